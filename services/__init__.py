@@ -1,0 +1,1 @@
+"""The six services. Each is started with ``python -m services.NAME`` and configured by environment only."""

@@ -1,0 +1,1 @@
+"""What every service stands on: messages, documents, fleet description, clock, consumer, AWS adapters."""

@@ -1,0 +1,264 @@
+"""Our own messages, one model each, told apart by ``type``.
+
+People may leave out the envelope (``id``, ``time``, ``source``); it is filled in. Unknown fields are refused.
+``parse_message`` is for bodies that are known to be ours; ``shared.events`` parses whatever reaches a queue.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+
+from shared.ids import BakeId, FleetName, ImageId, ServerId, StepName
+
+Reason = Annotated[str, StringConstraints(max_length=2000)]
+Person = Annotated[str, StringConstraints(max_length=200)]
+LogTail = Annotated[str, StringConstraints(max_length=8000)]
+
+
+class Envelope(BaseModel):
+    """What every message carries. ``time`` is when it was published, in UTC; None when a person left it out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex, max_length=64)
+    time: datetime | None = None
+    source: str = Field(default="operator", max_length=64)
+
+
+class Tick(Envelope):
+    """A schedule fired: look at everything. Sent by EventBridge as the target's Input."""
+
+    type: Literal["tick"] = "tick"
+    fleet: FleetName | None = None
+
+
+# Requests, on the commands topic.
+
+
+class ImageBakeRequested(Envelope):
+    """Bake a golden image for a fleet from its stock image."""
+
+    type: Literal["image.bake.requested"] = "image.bake.requested"
+    fleet: FleetName
+    by: Person = "operator"
+    reason: Reason = ""
+
+
+class ImageRollbackRequested(Envelope):
+    """Point the fleet at an older image: ``to``, or the one before the present one."""
+
+    type: Literal["image.rollback.requested"] = "image.rollback.requested"
+    fleet: FleetName
+    to: ImageId | None = None
+    by: Person = "operator"
+    reason: Reason = ""
+
+
+class ImagePinRequested(Envelope):
+    """Hold the pointer at ``image`` until ``until``; without an image, lift the pin."""
+
+    type: Literal["image.pin.requested"] = "image.pin.requested"
+    fleet: FleetName
+    image: ImageId | None = None
+    until: datetime | None = None
+    by: Person = "operator"
+    reason: Reason = ""
+
+
+class ServerDisableRequested(Envelope):
+    """Take a server out of service, keep it for a look, and replace it."""
+
+    type: Literal["server.disable.requested"] = "server.disable.requested"
+    fleet: FleetName
+    server: ServerId
+    by: Person = "operator"
+    reason: Reason = ""
+
+
+class ServerKillRequested(Envelope):
+    """Terminate a server and replace it, if the disruption budget allows."""
+
+    type: Literal["server.kill.requested"] = "server.kill.requested"
+    fleet: FleetName
+    server: ServerId
+    by: Person = "operator"
+    reason: Reason = ""
+
+
+# Facts, on the events topic.
+
+
+class LaunchUnclaimed(Envelope):
+    """A server waits in its launch hook and no provisioner has taken it up."""
+
+    type: Literal["launch.unclaimed"] = "launch.unclaimed"
+    fleet: FleetName
+    server: ServerId
+
+
+class ServerReady(Envelope):
+    """A server has run its plan, is healthy, and its launch hook was completed with CONTINUE."""
+
+    type: Literal["server.ready"] = "server.ready"
+    fleet: FleetName
+    server: ServerId
+    image: ImageId
+    seconds: float
+
+
+class ServerProvisionFailed(Envelope):
+    """A launch was given up; its hook was completed with ABANDON."""
+
+    type: Literal["server.provision.failed"] = "server.provision.failed"
+    fleet: FleetName
+    server: ServerId
+    step: StepName | None = None
+    reason: Reason
+    log_tail: LogTail = ""
+
+
+class ServerReplaced(Envelope):
+    """A server was taken out of service on purpose; the group launches another."""
+
+    type: Literal["server.replaced"] = "server.replaced"
+    fleet: FleetName
+    server: ServerId
+    how: Literal["terminated", "detached", "marked-unhealthy"]
+    by: Person
+    reason: Reason
+
+
+class FleetConverged(Envelope):
+    """Healthy servers equal wanted servers again."""
+
+    type: Literal["fleet.converged"] = "fleet.converged"
+    fleet: FleetName
+    healthy: int
+    wanted: int
+
+
+class FleetDegraded(Envelope):
+    """Fewer healthy servers than wanted."""
+
+    type: Literal["fleet.degraded"] = "fleet.degraded"
+    fleet: FleetName
+    healthy: int
+    wanted: int
+    reason: Reason
+
+
+class ImageReady(Envelope):
+    """A bake ended with an image that passed its proof launch."""
+
+    type: Literal["image.ready"] = "image.ready"
+    fleet: FleetName
+    image: ImageId
+    bake: BakeId
+
+
+class ImageBakeFailed(Envelope):
+    """A bake was given up."""
+
+    type: Literal["image.bake.failed"] = "image.bake.failed"
+    fleet: FleetName
+    bake: BakeId
+    step: StepName | None = None
+    reason: Reason
+    log_tail: LogTail = ""
+
+
+class ImagePromoted(Envelope):
+    """The pointer moved."""
+
+    type: Literal["image.promoted"] = "image.promoted"
+    fleet: FleetName
+    image: ImageId
+    previous: ImageId | None = None
+    generation: int
+    by: Person
+    reason: Reason = ""
+
+
+class MembershipChanged(Envelope):
+    """The members are others now; the document says who."""
+
+    type: Literal["membership.changed"] = "membership.changed"
+    fleet: FleetName
+    generation: int
+    joined: tuple[ServerId, ...] = ()
+    left: tuple[ServerId, ...] = ()
+
+
+class ImageRetired(Envelope):
+    """An image and its snapshots are gone."""
+
+    type: Literal["image.retired"] = "image.retired"
+    fleet: FleetName
+    image: ImageId
+
+
+class BuilderReaped(Envelope):
+    """A leaked builder was terminated."""
+
+    type: Literal["builder.reaped"] = "builder.reaped"
+    fleet: FleetName
+    server: ServerId
+
+
+class AlertRaised(Envelope):
+    """Something needs a person. One is raised for each fleet and cause until it is cleared."""
+
+    type: Literal["alert.raised"] = "alert.raised"
+    fleet: FleetName
+    cause: str = Field(max_length=200)
+    reason: Reason
+    step: StepName | None = None
+    log_tail: LogTail = ""
+    next: Reason
+
+
+class AlertCleared(Envelope):
+    """What an alert was raised for has passed."""
+
+    type: Literal["alert.cleared"] = "alert.cleared"
+    fleet: FleetName
+    cause: str = Field(max_length=200)
+
+
+Command = ImageBakeRequested | ImageRollbackRequested | ImagePinRequested | ServerDisableRequested | ServerKillRequested
+Fact = (
+    LaunchUnclaimed
+    | ServerReady
+    | ServerProvisionFailed
+    | ServerReplaced
+    | FleetConverged
+    | FleetDegraded
+    | ImageReady
+    | ImageBakeFailed
+    | ImagePromoted
+    | MembershipChanged
+    | ImageRetired
+    | BuilderReaped
+)
+Alert = AlertRaised | AlertCleared
+Message = Annotated[Tick | Command | Fact | Alert, Field(discriminator="type")]
+
+_adapter: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+def parse_message(body: str | bytes) -> Message:
+    """Parse one of our messages from JSON.
+
+    Raises:
+        pydantic.ValidationError: the body is not JSON, its type is unknown, or a field is wrong or unknown.
+    """
+    return _adapter.validate_json(body)
+
+
+def message_schema() -> dict[str, object]:
+    """Return the JSON Schema of all our messages."""
+    return _adapter.json_schema()

@@ -1,0 +1,41 @@
+"""What a handler says about a message: the consumer acts on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Done:
+    """The effect is durable, or there is nothing to do: delete the message."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class LookAgain:
+    """Work is under way elsewhere: deliver the same message anew after ``after_s`` seconds.
+
+    Not a failure: it does not count towards the dead-letter queue.
+    """
+
+    after_s: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Retry:
+    """It failed for now: show the message again after ``after_s`` seconds (None: the consumer chooses)."""
+
+    why: str
+    after_s: int | None = None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """It can never be handled: dead-letter queue, with the reason."""
+
+    why: str
+
+
+Outcome = Done | LookAgain | Retry | Reject

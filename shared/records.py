@@ -1,0 +1,275 @@
+"""The documents: what is kept in S3 under ``fleets/<fleet>/``, one model each, and the keys they live at."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.ids import BakeId, ComponentName, FleetName, ImageId, ServerId, StepName, Version
+
+
+class Record(BaseModel):
+    """What every document carries: its form, its generation (one more at each write), and who wrote it this time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    generation: int = Field(default=0, ge=0)
+    write_id: str = ""
+
+
+class Part(BaseModel):
+    """A piece of a document."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StepResult(Part):
+    """One step as the agent reports it; times from the server's own clock, UTC."""
+
+    step: StepName
+    result: Literal["done", "skipped", "failed", "running"]
+    fingerprint: str = ""
+    began: datetime | None = None
+    seconds: float = 0.0
+    bytes: int = 0
+    requests: int = 0
+    reason: str = ""
+    log_tail: str = ""
+
+
+class Report(Part):
+    """What the agent writes through its presigned URL while it works, and at the end. Not one of our documents."""
+
+    state: Literal["running", "ok", "failed"]
+    attempt: str
+    step: StepName | None = None
+    began: datetime
+    updated: datetime
+    steps: tuple[StepResult, ...] = ()
+    reason: str = ""
+
+
+class Attempt(Part):
+    """One time that a plan was sent to a server. ``command`` is None until the send is known to have happened."""
+
+    attempt: str
+    began: datetime
+    plan_digest: str
+    command: str | None = None
+    ended: datetime | None = None
+    result: Literal["running", "ok", "failed"] = "running"
+    step: StepName | None = None
+    reason: str = ""
+    log_tail: str = ""
+    steps: tuple[StepResult, ...] = ()
+
+
+class Pin(Part):
+    """The pointer may not move until ``until``."""
+
+    by: str
+    reason: str
+    until: datetime | None = None
+
+
+class Pointer(Record):
+    """``image.json``: which image the fleet's servers start from."""
+
+    image: ImageId
+    bake: BakeId | None = None
+    since: datetime
+    by: str
+    reason: str = ""
+    pin: Pin | None = None
+
+
+class Bake(Record):
+    """``bakes/<bake>.json``: how an image came to be."""
+
+    bake: BakeId
+    fleet: FleetName
+    stage: Literal["builder", "provision", "snapshot", "proof", "ready", "failed"] = "builder"
+    requested: datetime
+    by: str
+    reason: str = ""
+    stock: ImageId | None = None
+    releases: dict[ComponentName, Version] = Field(default_factory=dict)
+    builder: ServerId | None = None
+    provision: Attempt | None = None
+    image: ImageId | None = None
+    prover: ServerId | None = None
+    proof: Attempt | None = None
+    ended: datetime | None = None
+    step: StepName | None = None
+    failure: str = ""
+    log_tail: str = ""
+    seconds: float = 0.0
+
+
+class Launch(Record):
+    """``servers/<instance>.json``: one launch, from the hook to service."""
+
+    fleet: FleetName
+    server: ServerId
+    image: ImageId
+    claimed: datetime
+    releases: dict[ComponentName, Version] = Field(default_factory=dict)
+    attempts: tuple[Attempt, ...] = ()
+    result: Literal["running", "ready", "failed"] = "running"
+    ended: datetime | None = None
+    reason: str = ""
+
+
+class Member(Part):
+    """A server that takes traffic."""
+
+    server: ServerId
+    address: str
+    zone: str = ""
+    image: ImageId
+    releases: dict[ComponentName, Version] = Field(default_factory=dict)
+    since: datetime
+
+
+class Leaver(Part):
+    """A server that was announced as gone and has yet to be let go."""
+
+    server: ServerId
+    announced: datetime
+
+
+class Membership(Record):
+    """``membership.json``: who serves now."""
+
+    members: tuple[Member, ...] = ()
+    leaving: tuple[Leaver, ...] = ()
+
+
+class Pause(Record):
+    """``pause.json``: while it stands, chaos (or all automation) does nothing destructive."""
+
+    what: Literal["chaos", "automation"]
+    by: str
+    reason: str = ""
+    until: datetime | None = None
+
+
+class FleetStatus(Record):
+    """``status.json``: what the reconciler last said of the fleet, and the disruptions that the budget counts."""
+
+    state: Literal["converged", "degraded"]
+    since: datetime
+    healthy: int
+    wanted: int
+    disruptions: tuple[Disruption, ...] = ()
+
+
+class Disruption(Part):
+    """One server taken out of service by us."""
+
+    server: ServerId
+    at: datetime
+    by: str
+    reason: str = ""
+
+
+class Alarm(Record):
+    """``alerts/<cause>.json``: an alert that stands."""
+
+    fleet: FleetName
+    cause: str
+    reason: str
+    raised: datetime
+
+
+class Audit(Record):
+    """``audit/<date>/<time>-<what>-<id>.json``: written before every destructive call."""
+
+    fleet: FleetName
+    service: str
+    action: str
+    target: str
+    by: str
+    reason: str
+    at: datetime
+
+
+class Release(Record):
+    """``releases/<component>/current.json`` under the fleet: which release of a component it runs."""
+
+    component: ComponentName
+    version: Version
+    since: datetime
+    by: str
+    previous: Version | None = None
+
+
+def pointer_key(fleet: str) -> str:
+    """Where the pointer is."""
+    return f"fleets/{fleet}/image.json"
+
+
+def history_key(fleet: str, generation: int) -> str:
+    """Where the pointer's generation is kept for ever; the number sorts as text."""
+    return f"fleets/{fleet}/image-history/{generation:08d}.json"
+
+
+def config_key(fleet: str) -> str:
+    """Where the fleet's description is, as JSON."""
+    return f"fleets/{fleet}/fleet.json"
+
+
+def bake_key(fleet: str, bake: str) -> str:
+    """Where a bake's record is."""
+    return f"fleets/{fleet}/bakes/{bake}.json"
+
+
+def launch_key(fleet: str, server: str) -> str:
+    """Where a launch's record is."""
+    return f"fleets/{fleet}/servers/{server}.json"
+
+
+def run_prefix(fleet: str, attempt: str) -> str:
+    """Where the plan, and the agent's report, of one attempt are."""
+    return f"fleets/{fleet}/runs/{attempt}/"
+
+
+def membership_key(fleet: str) -> str:
+    """Where the membership is."""
+    return f"fleets/{fleet}/membership.json"
+
+
+def pause_key(fleet: str) -> str:
+    """Where a pause is."""
+    return f"fleets/{fleet}/pause.json"
+
+
+def status_key(fleet: str) -> str:
+    """Where the reconciler's last word on the fleet is."""
+    return f"fleets/{fleet}/status.json"
+
+
+def alert_key(fleet: str, cause: str) -> str:
+    """Where a standing alert is."""
+    return f"fleets/{fleet}/alerts/{cause}.json"
+
+
+def current_release_key(fleet: str, component: str) -> str:
+    """Where the fleet's current release of a component is."""
+    return f"fleets/{fleet}/releases/{component}/current.json"
+
+
+def manifest_key(component: str, version: str) -> str:
+    """Where a release's manifest is; it appears last, when all the content is there."""
+    return f"releases/{component}/{version}/manifest.json"
+
+
+def pack_key(component: str, digest: str) -> str:
+    """Where a pack of a component's content is."""
+    return f"releases/{component}/packs/{digest}"
+
+
+FleetStatus.model_rebuild()
