@@ -11,7 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from shared.ids import ComponentName, FleetName, StepName
 
-RelativePath = Annotated[str, StringConstraints(pattern=r"^[^/\0][^\0]*$", max_length=1000)]
+RelativePath = Annotated[
+    str,
+    StringConstraints(
+        max_length=1000, pattern=r"^[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*(/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)*$"
+    ),
+]
 """A path below the server's root directory (``srv/monolith``) or below the fleet's folder (``scripts/build.sh``)."""
 
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -84,7 +89,7 @@ class Health(_Described):
 
 
 class Scaling(_Described):
-    """A CloudWatch metric that says how loaded the fleet is: above ``high`` it grows by ``step``, below ``low`` it shrinks."""
+    """A CloudWatch metric of the load: above ``high`` the group grows by ``step``, below ``low`` it shrinks by it."""
 
     namespace: str = Field(pattern=r"^[^:]{1,255}$")
     metric: str = Field(pattern=r"^.{1,255}$")
