@@ -329,3 +329,51 @@ class HealthPort(Protocol):
     async def probe(self, url: str, timeout_s: float) -> bool | None:
         """True when it answers well, False when it answers badly or refuses, None when nobody can tell (time-out)."""
         ...
+
+
+@dataclass(frozen=True)
+class QueueMessage:
+    """One message as a queue handed it out. ``receipt`` is good for this receive only.
+
+    ``attributes`` are the string attributes that the sender set (``traceparent`` and ours), not SQS's own.
+    """
+
+    id: str
+    body: str
+    receipt: str
+    receive_count: int = 1
+    """How often it was handed out, this time included: ApproximateReceiveCount."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+class QueuePort(Protocol):
+    """SQS: one service's queue, and the dead-letter queue beside it. All calls raise CloudError.
+
+    Whatever the length of what they are given, the calls send it in requests of at most ten entries.
+    """
+
+    async def receive(self, limit: int, wait_s: int, visibility_s: int) -> Sequence[QueueMessage]:
+        """Return up to ``limit`` (1 to 10) messages, waiting up to ``wait_s`` (0 to 20) seconds for the first.
+
+        They stay hidden from other receivers for ``visibility_s`` seconds.
+        """
+        ...
+
+    async def delete(self, receipts: Sequence[str]) -> Sequence[str]:
+        """Delete the messages; return the receipts that could not be deleted (they will be seen again)."""
+        ...
+
+    async def extend(self, receipts: Mapping[str, int]) -> Sequence[str]:
+        """Hide each receipt's message for so many seconds from now (0: show it at once).
+
+        Return the receipts for which that failed: they are visible already, or deleted.
+        """
+        ...
+
+    async def send(self, body: str, delay_s: int, attributes: Mapping[str, str]) -> None:
+        """Send to the queue itself; it can be received after ``delay_s`` (0 to 900) seconds."""
+        ...
+
+    async def send_dead(self, body: str, attributes: Mapping[str, str]) -> None:
+        """Send to the dead-letter queue."""
+        ...
