@@ -1,0 +1,41 @@
+# Every target sets up what it needs on first use (see deploy/environment.sh).
+.PHONY: demo up down test check bench clean
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make demo    watch a fleet heal itself: the whole story on this machine, about four minutes
+demo: .venv/ready
+	@$(PYTHON) -m ops demo
+
+## make up      start the same and leave it running, with commands to try
+up: .venv/ready
+	@$(PYTHON) -m ops up
+
+## make down    end what 'make up' started, and whatever an interrupted run left behind
+down: .venv/ready
+	@$(PYTHON) -m ops down
+
+## make test    all tests: unit, over the wire, and the story
+test: .venv/ready
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup -m "not story" tests
+	@$(PYTHON) -m pytest -m story tests
+
+## make check   lint, types, import rules, templates
+check: .venv/ready
+	@sh deploy/check.sh
+
+## make bench   run every benchmark, write bench/results.json
+bench: .venv/ready
+	@$(PYTHON) -m bench
+
+## make clean   remove the environment and everything that runs made
+clean: down
+	@rm -rf .venv .localcloud demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/ready: uv.lock pyproject.toml deploy/environment.sh
+	@sh deploy/environment.sh
+	@touch $@
