@@ -183,6 +183,8 @@ class Alarm(Record):
     cause: str
     reason: str
     raised: datetime
+    announced: bool = False
+    """Whether it was published; until then whoever raises it again publishes it."""
 
 
 class Audit(Record):

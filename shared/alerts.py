@@ -1,0 +1,69 @@
+"""Telling people, once: an alert stands for its fleet and cause until it is cleared."""
+
+from __future__ import annotations
+
+from shared.clock import Clock
+from shared.cloud import PublisherPort
+from shared.documents import Documents
+from shared.messages import AlertCleared, AlertRaised
+from shared.records import Alarm, alert_key
+
+REASON_LIMIT = 2000
+LOG_TAIL_LIMIT = 8000
+
+
+class Alerts:
+    """Raises and clears alerts.
+
+    The document comes first and says whether the alert was announced; so a crash between writing and publishing is
+    made good by whoever raises the same alert next. Should two publish it, both messages have the same id.
+    """
+
+    def __init__(self, documents: Documents, publisher: PublisherPort, clock: Clock, source: str) -> None:
+        self._documents = documents
+        self._publisher = publisher
+        self._clock = clock
+        self._source = source
+
+    async def raise_alert(
+        self, fleet: str, cause: str, reason: str, next_command: str, *, step: str | None = None, log_tail: str = ""
+    ) -> bool:
+        """Raise an alert unless it stands already; True when this call published it.
+
+        ``cause`` is a short word that tells this trouble from others of the fleet, such as ``bake-failed``.
+        Too long a reason loses its end, too long a log tail its beginning. Raises CloudError and CorruptDocument.
+        """
+        key = alert_key(fleet, cause)
+        now = self._clock.now()
+        alarm = Alarm(fleet=fleet, cause=cause, reason=reason, raised=now)
+        standing = await self._documents.create(key, alarm) or await self._documents.get(Alarm, key)
+        if standing is None or standing.announced:
+            return False
+        message = AlertRaised(
+            id=standing.write_id,
+            time=now,
+            source=self._source,
+            fleet=fleet,
+            cause=cause,
+            reason=reason[:REASON_LIMIT],
+            step=step,
+            log_tail=log_tail[-LOG_TAIL_LIMIT:],
+            next=next_command[:REASON_LIMIT],
+        )
+        await self._publisher.publish(message)
+        await self._documents.change(Alarm, key, _announced)
+        return True
+
+    async def clear(self, fleet: str, cause: str) -> bool:
+        """Clear the alert and say so; False when none stands. Raises CloudError and CorruptDocument."""
+        key = alert_key(fleet, cause)
+        if await self._documents.get(Alarm, key) is None:
+            return False
+        message = AlertCleared(time=self._clock.now(), source=self._source, fleet=fleet, cause=cause)
+        await self._publisher.publish(message)
+        await self._documents.delete(key)
+        return True
+
+
+def _announced(alarm: Alarm | None) -> Alarm | None:
+    return alarm and alarm.model_copy(update={"announced": True})

@@ -1,0 +1,157 @@
+"""The documents in S3: read whole, written only on condition, and never over something that cannot be read."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from shared.cloud import Conflict, ObjectsPort, StoredObject, Unavailable
+from shared.records import Record
+
+R = TypeVar("R", bound=Record)
+
+TRIES = 8
+"""Writes that one change attempts; past that many lost races somebody is fighting us, and the message waits."""
+
+
+class CorruptDocument(Exception):
+    """A document is not what its model says, or of a newer schema. It is left as it is."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key = key
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Written(Generic[R]):
+    """How a change ended: the document as it is now, and whether it is this change that wrote it."""
+
+    document: R | None
+    changed: bool
+
+
+def new_write_id() -> str:
+    """Return an id that no other write has."""
+    return uuid.uuid4().hex
+
+
+class Documents:
+    """Typed documents with optimistic concurrency.
+
+    Every write carries the next generation and a write id of its own, so no two writes have the same bytes, and a
+    reply that was lost is told from a race that was lost by reading back who wrote.
+    """
+
+    def __init__(self, objects: ObjectsPort, new_id: Callable[[], str] = new_write_id) -> None:
+        self._objects = objects
+        self._new_id = new_id
+
+    async def get(self, model: type[R], key: str) -> R | None:
+        """Return the document, or None when there is none.
+
+        Raises:
+            CorruptDocument: it cannot be read as ``model``.
+            CloudError: S3 did not answer.
+        """
+        document, _ = await self._read(model, key)
+        return document
+
+    async def create(self, key: str, document: R) -> R | None:
+        """Write a document where none is; return it as written, or None when there is one already.
+
+        The first writer wins. A document that has a generation keeps it (a copy of another), else it gets 1.
+
+        Raises:
+            CorruptDocument: there is one that cannot be read.
+            CloudError: S3 did not answer, and the document is not there.
+        """
+        generation = document.generation or 1
+        new = document.model_copy(update={"generation": generation, "write_id": self._new_id()})
+        try:
+            await self._objects.put(key, _encode(new), absent=True)
+        except (Conflict, Unavailable):
+            there = await self.get(type(document), key)
+            if there is None:
+                raise
+            return there if there.write_id == new.write_id else None
+        return new
+
+    async def change(self, model: type[R], key: str, decide: Callable[[R | None], R | None]) -> Written[R]:
+        """Replace a document by what ``decide`` makes of it; None, or the same again, leaves it alone.
+
+        ``decide`` is pure: it is asked anew with what is there each time that the write loses. It never has to set
+        ``generation`` or ``write_id``. As with a message that comes twice, it may see a document that its own earlier
+        answer went into (our write was applied, its reply lost, and somebody wrote on top).
+
+        Raises:
+            CorruptDocument: there is one that cannot be read; nothing is written.
+            Conflict: others won every one of the bounded tries.
+            CloudError: S3 did not answer.
+        """
+        ours: set[str] = set()
+        while True:
+            old, etag = await self._read(model, key)
+            if old is not None and old.write_id in ours:
+                return Written(old, changed=True)
+            new = decide(old)
+            if new is None or new == old:
+                return Written(old, changed=False)
+            new = self._stamp(new, old)
+            ours.add(new.write_id)
+            if await self._replace(key, new, etag, last=len(ours) == TRIES):
+                return Written(new, changed=True)
+
+    async def delete(self, key: str) -> None:
+        """Delete the document, whatever is in it; no error when there is none."""
+        await self._objects.delete(key)
+
+    async def keys(self, prefix: str) -> Sequence[str]:
+        """Return the keys of all documents with this prefix, in order."""
+        return await self._objects.keys(prefix)
+
+    async def _read(self, model: type[R], key: str) -> tuple[R | None, str | None]:
+        stored = await self._objects.get(key)
+        if stored is None:
+            return None, None
+        return _decode(model, key, stored), stored.etag
+
+    def _stamp(self, new: R, old: R | None) -> R:
+        generation = old.generation + 1 if old else 1
+        return new.model_copy(update={"generation": generation, "write_id": self._new_id()})
+
+    async def _replace(self, key: str, new: Record, etag: str | None, *, last: bool) -> bool:
+        """Write over ``etag`` (None: over nothing); False when that failed or nobody knows, so look again."""
+        try:
+            await self._objects.put(key, _encode(new), match=etag, absent=etag is None)
+        except (Conflict, Unavailable):
+            if not last:
+                return False
+            there, _ = await self._read(type(new), key)
+            if there is None or there.write_id != new.write_id:
+                raise
+        return True
+
+
+def _encode(document: Record) -> bytes:
+    """Indented, because operators read these with the AWS CLI."""
+    return document.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
+
+
+def _decode(model: type[R], key: str, stored: StoredObject) -> R:
+    try:
+        return model.model_validate_json(stored.body)
+    except ValidationError as error:
+        raise CorruptDocument(key, _first_problem(error)) from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if where == "schema":
+        return f"schema {first['input']!r} is not one that this program knows"
+    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -1,0 +1,57 @@
+"""The fleets there are, as their owners described them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from shared.cloud import ObjectsPort
+from shared.documents import CorruptDocument
+from shared.fleet import Fleet
+from shared.ids import FLEET_PATTERN
+from shared.records import config_key
+
+
+class UnknownFleet(Exception):
+    """Nobody described a fleet of this name; the message is a sentence for the person who asked."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no fleet {name!r}: nothing describes it at {config_key(name)}")
+        self.name = name
+
+
+class Fleets:
+    """Reads fleet descriptions. They are read anew each time: an owner's change counts from the next message on."""
+
+    def __init__(self, objects: ObjectsPort) -> None:
+        self._objects = objects
+
+    async def names(self) -> Sequence[str]:
+        """Return the names of all fleets, sorted. Raises CloudError."""
+        parts = [key.split("/") for key in await self._objects.keys("fleets/")]
+        return sorted(part[1] for part in parts if "/".join(part) == config_key(part[1]) and _is_name(part[1]))
+
+    async def get(self, name: str) -> Fleet:
+        """Return the fleet.
+
+        Raises:
+            UnknownFleet: there is none of this name.
+            CorruptDocument: its description cannot be read.
+            CloudError: S3 did not answer.
+        """
+        stored = await self._objects.get(config_key(name)) if _is_name(name) else None
+        if stored is None:
+            raise UnknownFleet(name)
+        try:
+            fleet = Fleet.model_validate_json(stored.body)
+        except ValidationError as error:
+            raise CorruptDocument(config_key(name), str(error)) from error
+        if fleet.fleet != name:
+            raise CorruptDocument(config_key(name), f"it describes another fleet, {fleet.fleet!r}")
+        return fleet
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(FLEET_PATTERN, text) is not None
