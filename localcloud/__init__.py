@@ -1,0 +1,1 @@
+"""AWS on one machine: moto's server plus what moto lacks."""

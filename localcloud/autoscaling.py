@@ -1,0 +1,1 @@
+"""The Auto Scaling HTTP API over moto's dispatch; the groups themselves are in ``groups.py``, which states the seam."""
