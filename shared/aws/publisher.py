@@ -1,0 +1,51 @@
+"""SNS behind PublisherPort."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, get_args
+
+from shared.aws.errors import translated
+from shared.clock import Clock
+from shared.messages import Alert, Command, Fact, Message
+from shared.names import TopicName
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sns import SNSClient
+
+_TOPICS: dict[type, TopicName] = {
+    **dict.fromkeys(get_args(Command), "commands"),
+    **dict.fromkeys(get_args(Fact), "events"),
+    **dict.fromkeys(get_args(Alert), "alerts"),
+}
+
+
+def topic_of(message: Message) -> TopicName:
+    """Return the topic that carries messages of this type. Pure.
+
+    Raises:
+        ValueError: none does; ticks come from schedules.
+    """
+    topic = _TOPICS.get(type(message))
+    if topic is None:
+        raise ValueError(f"{message.type} is not published on any topic")
+    return topic
+
+
+class Publisher:
+    """Publishes as one source, and dates what it publishes."""
+
+    def __init__(
+        self, client: Callable[[], Awaitable[SNSClient]], topic_prefix: str, source: str, clock: Clock
+    ) -> None:
+        self._client = client
+        self._topic_prefix = topic_prefix
+        self._source = source
+        self._clock = clock
+
+    @translated
+    async def publish(self, message: Message) -> None:
+        """Publish a fact, a request or an alert, signed with our source. Delivery is at least once."""
+        topic = self._topic_prefix + topic_of(message)
+        signed = message.model_copy(update={"source": self._source, "time": message.time or self._clock.now()})
+        await (await self._client()).publish(TopicArn=topic, Message=signed.model_dump_json(exclude_none=True))
