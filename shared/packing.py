@@ -1,0 +1,246 @@
+"""Reading a directory that is to be released, and packing its contents.
+
+Files are cut into pieces of at most ``BLOCK_BYTES``; small files share a block. A block is one zlib stream: what the
+agent can read with the standard library, in bounded memory. Blocks stand one after the other in packs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+BLOCK_BYTES = 256 * 1024
+"""Large enough to compress well and be few, small enough that fetching one small file costs little."""
+
+PACK_BYTES = 32 * 1024 * 1024
+"""A pack is closed when it reaches this: two of them are held in memory, and several workers can share a release."""
+
+_LEVEL = 1
+"""Of zlib: 300 MB of code in seconds; higher levels save little of it."""
+
+_WORKERS = os.cpu_count() or 1
+
+Progress = Callable[[int, int], None]
+"""Told (bytes read so far, bytes in all)."""
+
+
+class SourceError(Exception):
+    """The directory cannot be released as it is; the message says which path and why."""
+
+
+class Block(NamedTuple):
+    """A zlib stream in a pack: where it is (bytes), and how long the text in it is."""
+
+    pack: str
+    offset: int
+    length: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """One path of the directory. ``path`` is as in the manifest, ``at`` is where it is on this machine."""
+
+    path: str
+    kind: Literal["file", "dir", "link"]
+    mode: int
+    at: bytes
+    size: int = 0
+    changed_ns: int = 0
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Blocks ready to be stored; ``blocks`` lie in it from its beginning, without gaps."""
+
+    digest: str
+    body: bytes
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a content is: in these blocks one after the other, from ``offset`` in the text of the first."""
+
+    blocks: tuple[int, ...]
+    offset: int
+
+
+def encode_name(name: bytes) -> str:
+    """Return a path as text that any JSON can carry: ``%`` and what is not UTF-8 appear as ``%XX``."""
+    text = os.fsdecode(name) if isinstance(name, bytes) else name
+    return re.sub("[%\udc80-\udcff]", lambda found: f"%{os.fsencode(found[0])[0]:02X}", text)
+
+
+def read_tree(directory: Path) -> list[Source]:
+    """Return everything in the directory, and itself as ``.``, sorted by path.
+
+    Raises:
+        SourceError: it is not a directory, or has something in it that is no file, directory or link.
+        OSError: something in it cannot be read.
+    """
+    root = os.fsencode(directory)
+    if not os.path.isdir(root):
+        raise SourceError(f"{directory} is not a directory")
+    top = Source(".", "dir", stat.S_IMODE(os.stat(root).st_mode), root)
+    return sorted([top, *_below(root, b"")], key=lambda source: source.path)
+
+
+def _below(directory: bytes, prefix: bytes) -> Iterator[Source]:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            source = _source(entry, prefix + entry.name)
+            yield source
+            if source.kind == "dir":
+                yield from _below(entry.path, prefix + entry.name + b"/")
+
+
+def _source(entry: os.DirEntry[bytes], path: bytes) -> Source:
+    name = encode_name(path)
+    status = entry.stat(follow_symlinks=False)
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISREG(status.st_mode):
+        return Source(name, "file", mode, entry.path, status.st_size, status.st_mtime_ns)
+    if stat.S_ISDIR(status.st_mode):
+        return Source(name, "dir", mode, entry.path)
+    if stat.S_ISLNK(status.st_mode):
+        return Source(name, "link", 0o777, entry.path, target=encode_name(os.readlink(entry.path)))
+    raise SourceError(f"{name}: neither a file, a directory nor a link")
+
+
+@dataclass
+class Packing:
+    """Packs what is not ``known`` of the sources: run ``packs`` to its end, then read ``digests`` and ``places``.
+
+    ``places`` of contents that are new count the blocks of all packs in the order they were yielded.
+    """
+
+    sources: list[Source]
+    known: frozenset[str]
+    progress: Progress | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of each file, by path: the SHA-256 of its content."""
+    places: dict[str, Place] = field(default_factory=dict)
+    _texts: int = 0
+    _open: bytearray = field(default_factory=bytearray)
+
+    def packs(self) -> Iterator[Pack]:
+        """Read all files once (those larger than a block that are new: twice) and yield the packs.
+
+        Raises:
+            SourceError: a file changed while it was read.
+            OSError: a file cannot be read.
+        """
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            waiting: list[_Compressed] = []
+            for compressed in _in_order(pool, self._blocks()):
+                waiting.append(compressed)
+                if sum(len(each.body) for each in waiting) >= PACK_BYTES:
+                    yield _pack(waiting)
+                    waiting = []
+            if waiting:
+                yield _pack(waiting)
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield the text of each block, in order."""
+        files = [source for source in self.sources if source.kind == "file"]
+        total, done = sum(file.size for file in files), 0
+        for file in files:
+            yield from self._large(file) if file.size > BLOCK_BYTES else self._small(file)
+            done += file.size
+            if self.progress is not None:
+                self.progress(done, total)
+        yield from self._close()
+
+    def _small(self, file: Source) -> Iterator[bytes]:
+        text = b"".join(_pieces(file))
+        digest = self.digests[file.path] = hashlib.sha256(text).hexdigest()
+        if not text or digest in self.known or digest in self.places:
+            return
+        if len(self._open) + len(text) > BLOCK_BYTES:
+            yield from self._close()
+        self.places[digest] = Place((self._texts,), len(self._open))
+        self._open += text
+
+    def _large(self, file: Source) -> Iterator[bytes]:
+        digest = self.digests[file.path] = _digest(_pieces(file))
+        if digest in self.known or digest in self.places:
+            return
+        yield from self._close()
+        first, again = self._texts, hashlib.sha256()
+        for piece in _pieces(file):
+            again.update(piece)
+            self._texts += 1
+            yield piece
+        if again.hexdigest() != digest:
+            raise _changed(file)
+        self.places[digest] = Place(tuple(range(first, self._texts)), 0)
+
+    def _close(self) -> Iterator[bytes]:
+        if self._open:
+            text, self._open = bytes(self._open), bytearray()
+            self._texts += 1
+            yield text
+
+
+class _Compressed(NamedTuple):
+    body: bytes
+    size: int
+
+
+def _pack(compressed: list[_Compressed]) -> Pack:
+    body = b"".join(each.body for each in compressed)
+    digest = hashlib.sha256(body).hexdigest()
+    blocks, offset = [], 0
+    for each in compressed:
+        blocks.append(Block(digest, offset, len(each.body), each.size))
+        offset += len(each.body)
+    return Pack(digest, body, tuple(blocks))
+
+
+def _compress(text: bytes) -> _Compressed:
+    return _Compressed(zlib.compress(text, _LEVEL), len(text))
+
+
+def _in_order(pool: ThreadPoolExecutor, texts: Iterator[bytes]) -> Iterator[_Compressed]:
+    """Compress in threads, a few ahead, and yield in the order of ``texts``."""
+    ahead: deque[Future[_Compressed]] = deque()
+    for text in texts:
+        ahead.append(pool.submit(_compress, text))
+        if len(ahead) > 4 * _WORKERS:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+def _pieces(file: Source) -> Iterator[bytes]:
+    """Yield the file's content in pieces of a block; raise SourceError when it is not as it was when listed."""
+    read = 0
+    with open(os.open(file.at, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as stream:
+        while read < file.size and (piece := stream.read(min(BLOCK_BYTES, file.size - read))):
+            read += len(piece)
+            yield piece
+        status = os.fstat(stream.fileno())
+    if (read, status.st_size, status.st_mtime_ns) != (file.size, file.size, file.changed_ns):
+        raise _changed(file)
+
+
+def _digest(pieces: Iterator[bytes]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _changed(file: Source) -> SourceError:
+    return SourceError(f"{file.path}: changed while it was read; publish from a directory that nobody writes to")
