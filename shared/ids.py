@@ -40,3 +40,6 @@ FLEET_TAG = "autoprovisioner:fleet"
 BAKE_TAG = "autoprovisioner:bake"
 ROLE_TAG = "autoprovisioner:role"
 QUARANTINE_TAG = "autoprovisioner:quarantined-since"
+
+PROVEN_TAG = "autoprovisioner:proven"
+"""``true`` on an image from which a server was launched and found complete. Nothing else becomes a fleet's image."""

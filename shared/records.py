@@ -84,6 +84,8 @@ class Pointer(Record):
     by: str
     reason: str = ""
     pin: Pin | None = None
+    request: str = ""
+    """The id of the message that asked for it: the same message again changes nothing."""
 
 
 class Bake(Record):
@@ -107,6 +109,13 @@ class Bake(Record):
     failure: str = ""
     log_tail: str = ""
     seconds: float = 0.0
+
+
+class Baking(Record):
+    """``baking.json``: the fleet's latest bake. The next one is claimed here, once this one has ended."""
+
+    bake: BakeId
+    claimed: datetime
 
 
 class Launch(Record):
@@ -227,6 +236,11 @@ def config_key(fleet: str) -> str:
 def bake_key(fleet: str, bake: str) -> str:
     """Where a bake's record is."""
     return f"fleets/{fleet}/bakes/{bake}.json"
+
+
+def baking_key(fleet: str) -> str:
+    """Where it says which bake of the fleet is the latest."""
+    return f"fleets/{fleet}/baking.json"
 
 
 def launch_key(fleet: str, server: str) -> str:
