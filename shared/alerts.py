@@ -19,11 +19,10 @@ class Alerts:
     made good by whoever raises the same alert next. Should two publish it, both messages have the same id.
     """
 
-    def __init__(self, documents: Documents, publisher: PublisherPort, clock: Clock, source: str) -> None:
+    def __init__(self, documents: Documents, publisher: PublisherPort, clock: Clock) -> None:
         self._documents = documents
         self._publisher = publisher
         self._clock = clock
-        self._source = source
 
     async def raise_alert(
         self, fleet: str, cause: str, reason: str, next_command: str, *, step: str | None = None, log_tail: str = ""
@@ -42,7 +41,6 @@ class Alerts:
         message = AlertRaised(
             id=standing.write_id,
             time=now,
-            source=self._source,
             fleet=fleet,
             cause=cause,
             reason=reason[:REASON_LIMIT],
@@ -59,7 +57,7 @@ class Alerts:
         key = alert_key(fleet, cause)
         if await self._documents.get(Alarm, key) is None:
             return False
-        message = AlertCleared(time=self._clock.now(), source=self._source, fleet=fleet, cause=cause)
+        message = AlertCleared(time=self._clock.now(), fleet=fleet, cause=cause)
         await self._publisher.publish(message)
         await self._documents.delete(key)
         return True
