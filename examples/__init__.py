@@ -1,0 +1,1 @@
+"""An example fleet: a legacy monolith whose provisioning is slow for real reasons."""
