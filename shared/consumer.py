@@ -1,0 +1,344 @@
+"""The one loop that receives messages, has them handled, and deletes them last."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+
+from shared.clock import Clock
+from shared.cloud import CloudError, QueueMessage, QueuePort
+from shared.events import Ignorable, Incoming, Unparseable, parse
+from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
+from shared.telemetry import bound_to
+
+log = structlog.get_logger()
+
+BATCH = 10
+"""The most that one SQS request receives or deletes."""
+
+POLL_S = 20
+"""The longest that SQS waits for a message: fewest requests when idle."""
+
+VISIBILITY_S = 15
+"""How soon others see the messages of a process that died."""
+
+EXTEND_EVERY_S = 5
+"""So that two extensions in a row may fail before a message shows itself."""
+
+AT_ONCE = 40
+"""Messages held at a time: four batches, for handlers that wait for AWS most of the time."""
+
+LINGER_S = 0.05
+"""How long a delete, or a receive with little room, waits for company. A tenth of the requests for it."""
+
+LONGEST_S = 600
+"""A handler that takes longer is stuck: it is cancelled, and the message shown again."""
+
+TRIES = 5
+"""Receives after which a message that still fails goes to the dead-letter queue.
+
+With the delays between them that is after two and a half to five minutes. The queue's own redrive policy (20 receives)
+is for messages that kill the process each time.
+"""
+
+LONGEST_RETRY_S = 900
+LONGEST_DELAY_S = 900
+"""SQS delays no message for longer."""
+
+LONGEST_BACKOFF_S = 30
+STOP_S = 20
+"""What handlers get to finish in after ``stop``; ECS kills after 30 s."""
+
+REASON_LIMIT = 1000
+ATTRIBUTES_LIMIT = 10
+"""SQS allows a message no more attributes."""
+
+
+def about(incoming: Incoming) -> str:
+    """Say what a message is about: its server, else its fleet, else the thing that it names. Pure.
+
+    Messages about the same thing are handled one after another.
+    """
+    for name in ("server", "fleet", "image", "command", "name", "key"):
+        if value := getattr(incoming, name, None):
+            return f"{name} {value}"
+    return ""
+
+
+def retry_delay(receive_count: int, randomness: random.Random) -> int:
+    """Return the seconds until a failed message shows itself again: 1, 5, 25, ... up to twice that by chance."""
+    return math.ceil(min(LONGEST_RETRY_S, 5.0 ** (receive_count - 1) * randomness.uniform(1, 2)))
+
+
+@dataclass(eq=False)
+class _Held:
+    """A message that was received and not yet settled."""
+
+    message: QueueMessage
+    incoming: Incoming | Unparseable
+    began: float | None = None
+    task: asyncio.Task[None] | None = None
+    overdue: bool = False
+    hidden: bool = True
+    """Whether it is to stay hidden from other processes."""
+
+
+@dataclass(eq=False)
+class _Lane:
+    """Messages about the same thing, in the order in which they came."""
+
+    waiting: deque[_Held] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
+
+
+class Consumer:
+    """Receives, handles and settles messages until told to stop.
+
+    A handler answers with an outcome. If it raises, the message is retried: a CloudError is logged by its class, any
+    other exception with its traceback. Up to ``AT_ONCE`` messages are held at a time, and received only when there is
+    room; those about the same thing (``key``) are handled one after another, others in parallel. What is held stays
+    hidden from other processes. A message is deleted last; what cannot be handled goes to the dead-letter queue with
+    the attribute ``reason``, and is then deleted.
+    """
+
+    def __init__(
+        self,
+        queue: QueuePort,
+        handler: Callable[[Incoming], Awaitable[Outcome]],
+        clock: Clock,
+        randomness: random.Random,
+        *,
+        key: Callable[[Incoming], str] = about,
+        heartbeat_file: Path | None = None,
+    ) -> None:
+        self._queue = queue
+        self._handler = handler
+        self._clock = clock
+        self._random = randomness
+        self._key = key
+        self._heartbeat_file = heartbeat_file
+        self._held: dict[str, _Held] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self._deletes: list[str] = []
+        self._room_made = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._tasks: asyncio.TaskGroup
+
+    def stop(self) -> None:
+        """Receive no more; ``run`` returns once what is held is finished or handed back."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Consume until ``stop``; an error that is nobody's fault but ours ends it as an ExceptionGroup."""
+        async with asyncio.TaskGroup() as self._tasks:
+            extending = self._tasks.create_task(self._extend())
+            polling = self._tasks.create_task(self._poll())
+            await self._stopping.wait()
+            polling.cancel()
+            await self._finish()
+            extending.cancel()
+
+    async def _poll(self) -> None:
+        failures = 0
+        while True:
+            limit = await self._room()
+            try:
+                messages = await self._queue.receive(limit, POLL_S, VISIBILITY_S)
+            except CloudError as error:
+                failures += 1
+                log.warning("receiving failed", error=type(error).__name__, why=str(error), failures=failures)
+                await self._clock.sleep(self._backoff(failures))
+                continue
+            failures = 0
+            for message in messages:
+                self._accept(message)
+
+    def _backoff(self, failures: int) -> float:
+        return min(LONGEST_BACKOFF_S, 2.0 ** min(failures, 10)) * self._random.uniform(0.5, 1)
+
+    async def _room(self) -> int:
+        """Wait until there is room, and say for how many; show that the loop lives."""
+        self._touch()
+        while len(self._held) >= AT_ONCE:
+            self._room_made.clear()
+            await self._room_made.wait()
+            self._touch()
+        if len(self._held) > AT_ONCE - BATCH:
+            await self._clock.sleep(LINGER_S)
+        return min(BATCH, AT_ONCE - len(self._held))
+
+    def _touch(self) -> None:
+        if self._heartbeat_file is not None:
+            self._heartbeat_file.touch()
+
+    def _accept(self, message: QueueMessage) -> None:
+        try:
+            incoming: Incoming | Unparseable = parse(message.body)
+        except Unparseable as error:
+            incoming = error
+        held = self._held[message.receipt] = _Held(message, incoming)
+        key = message.id if isinstance(incoming, Unparseable) else self._key(incoming)
+        lane = self._lanes.setdefault(key, _Lane())
+        lane.waiting.append(held)
+        if lane.task is None:
+            lane.task = self._tasks.create_task(self._drive(key, lane))
+
+    async def _drive(self, key: str, lane: _Lane) -> None:
+        """Work off a lane, message by message."""
+        try:
+            while lane.waiting:
+                await self._work(lane.waiting.popleft())
+        finally:
+            del self._lanes[key]
+
+    async def _work(self, held: _Held) -> None:
+        with bound_to(held.message.id, None if isinstance(held.incoming, Unparseable) else held.incoming):
+            outcome = await self._outcome(held)
+            try:
+                await self._settle(held, outcome)
+            except CloudError as error:
+                log.warning("not settled; it will come again", error=type(error).__name__, why=str(error))
+        self._release(held)
+
+    def _release(self, held: _Held) -> None:
+        del self._held[held.message.receipt]
+        self._room_made.set()
+
+    async def _outcome(self, held: _Held) -> Outcome:
+        if isinstance(held.incoming, Unparseable):
+            return Reject(str(held.incoming))
+        if isinstance(held.incoming, Ignorable):
+            return Done(held.incoming.what)
+        held.began, held.task = self._clock.monotonic(), asyncio.current_task()
+        try:
+            return await self._handler(held.incoming)
+        except CloudError as error:
+            return Retry(f"{type(error).__name__}: {error}")
+        except asyncio.CancelledError:
+            if not held.overdue or held.task is None:
+                raise
+            held.task.uncancel()
+            return Retry(f"handling took more than {LONGEST_S} s")
+        except Exception as error:
+            log.exception("the handler failed")
+            return Retry(f"{type(error).__name__}: {error}")
+        finally:
+            held.task = None
+
+    async def _settle(self, held: _Held, outcome: Outcome) -> None:
+        message = held.message
+        match outcome:
+            case Done():
+                log.info("done", why=outcome.why)
+                self._delete(message.receipt)
+            case LookAgain():
+                log.debug("look again", why=outcome.why, after_s=outcome.after_s)
+                delay_s = max(1, min(LONGEST_DELAY_S, outcome.after_s))
+                await self._queue.send(message.body, delay_s, message.attributes)
+                self._delete(message.receipt)
+            case Retry() if message.receive_count >= TRIES:
+                await self._bury(message, f"failed {message.receive_count} times; the last time: {outcome.why}")
+            case Retry():
+                await self._show_again(held, outcome)
+            case Reject():
+                await self._bury(message, outcome.why)
+            case _:
+                assert_never(outcome)
+
+    async def _show_again(self, held: _Held, outcome: Retry) -> None:
+        message = held.message
+        chosen = retry_delay(message.receive_count, self._random) if outcome.after_s is None else outcome.after_s
+        after_s = max(0, min(LONGEST_RETRY_S, chosen))
+        log.warning("retry", why=outcome.why, after_s=after_s, receives=message.receive_count)
+        held.hidden = False
+        await self._queue.extend({message.receipt: after_s})
+
+    async def _bury(self, message: QueueMessage, reason: str) -> None:
+        log.error("dead letter", reason=reason, receives=message.receive_count)
+        kept = dict(list(message.attributes.items())[: ATTRIBUTES_LIMIT - 1])
+        await self._queue.send_dead(message.body, {**kept, "reason": _printable(reason)})
+        self._delete(message.receipt)
+
+    def _delete(self, receipt: str) -> None:
+        """Delete in company: as soon as there are ten, or a moment later."""
+        self._deletes.append(receipt)
+        if len(self._deletes) == BATCH:
+            self._tasks.create_task(self._flush())
+        elif len(self._deletes) == 1:
+            self._tasks.create_task(self._flush_soon())
+
+    async def _flush_soon(self) -> None:
+        await self._clock.sleep(LINGER_S)
+        await self._flush()
+
+    async def _flush(self) -> None:
+        receipts, self._deletes = self._deletes, []
+        if not receipts:
+            return
+        try:
+            failed = await self._queue.delete(receipts)
+        except CloudError as error:
+            log.warning("deleting failed", error=type(error).__name__, why=str(error), messages=len(receipts))
+            return
+        if failed:
+            log.warning("some were not deleted; they will come again", messages=len(failed))
+
+    async def _extend(self) -> None:
+        """Keep what is held hidden, cancel what is stuck, and let the poll loop show that it lives."""
+        while True:
+            await self._clock.sleep(EXTEND_EVERY_S)
+            self._room_made.set()
+            self._cancel_stuck()
+            await self._show_after({held.message.receipt: VISIBILITY_S for held in self._held.values() if held.hidden})
+
+    def _cancel_stuck(self) -> None:
+        now = self._clock.monotonic()
+        for held in self._held.values():
+            if held.task is not None and held.began is not None and now - held.began > LONGEST_S:
+                held.overdue = True
+                held.task.cancel()
+
+    async def _show_after(self, receipts: Mapping[str, int]) -> None:
+        """Change when messages show themselves. Should that fail, somebody else may handle one too: harmless."""
+        if not receipts:
+            return
+        try:
+            failed = await self._queue.extend(receipts)
+        except CloudError as error:
+            log.warning(
+                "changing visibility failed", error=type(error).__name__, why=str(error), messages=len(receipts)
+            )
+            return
+        if failed:
+            log.warning("some messages may show themselves too early", messages=len(failed))
+
+    async def _finish(self) -> None:
+        """Let handlers finish within ``STOP_S``; then hand back what is left."""
+        limit = asyncio.create_task(self._clock.sleep(STOP_S))
+        while (driving := self._driving()) and not limit.done():
+            await asyncio.wait({limit, *driving}, return_when=asyncio.FIRST_COMPLETED)
+        limit.cancel()
+        if driving:
+            for task in driving:
+                task.cancel()
+            await asyncio.wait(driving)
+        await self._flush()
+        if self._held:
+            log.warning("handing back", messages=len(self._held))
+        await self._show_after(dict.fromkeys(self._held, 0))
+
+    def _driving(self) -> set[asyncio.Task[None]]:
+        return {lane.task for lane in self._lanes.values() if lane.task is not None}
+
+
+def _printable(reason: str) -> str:
+    """Keep what SQS takes as an attribute's value. Pure."""
+    return "".join(sign if sign.isprintable() else " " for sign in reason[:REASON_LIMIT]) or "unknown"
