@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shared.clock import Clock
 from shared.documents import Documents
+from shared.names import ServiceName
 from shared.records import Audit
 
 REASON_LIMIT = 2000
@@ -12,7 +13,7 @@ REASON_LIMIT = 2000
 class Audits:
     """Writes audit documents for one service."""
 
-    def __init__(self, documents: Documents, clock: Clock, service: str) -> None:
+    def __init__(self, documents: Documents, clock: Clock, service: ServiceName) -> None:
         self._documents = documents
         self._clock = clock
         self._service = service

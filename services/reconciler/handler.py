@@ -1,0 +1,317 @@
+"""Observe a fleet, decide, act. Every effect is recorded in ``status.json`` first, and may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from services.reconciler import decide
+from services.reconciler.decide import AnnounceUnclaimed, EndQuarantine, Hold, Refuse, TakeOut, View
+from shared.alerts import Alerts
+from shared.audit import Audits
+from shared.clock import Clock
+from shared.cloud import (
+    AlarmsPort,
+    Group,
+    GroupsPort,
+    HealthPort,
+    Instance,
+    LifecycleState,
+    NotFound,
+    PublisherPort,
+    ServersPort,
+)
+from shared.documents import Documents
+from shared.events import AlarmChanged, Incoming, InstanceStateChanged
+from shared.fleet import Fleet, Health
+from shared.fleets import Fleets
+from shared.ids import FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG
+from shared.messages import (
+    FleetConverged,
+    FleetDegraded,
+    LaunchUnclaimed,
+    ServerDisableRequested,
+    ServerKillRequested,
+    ServerReady,
+    ServerReplaced,
+    Tick,
+)
+from shared.names import ServiceName
+from shared.outcome import Done, LookAgain, Outcome, Retry
+from shared.records import FleetStatus, Pause, launch_key, pause_key, status_key
+from shared.sweeps import Sweeps
+
+SERVICE: ServiceName = "reconciler"
+
+VIEW_GOOD_FOR_S = 60
+"""A process that was stopped and goes on must not act on what it saw before."""
+
+SETTLES_WITHIN_S = 120
+"""A server whose hook was completed is in service within seconds; past this the sweep sees to it."""
+
+GROUP_TAG = "aws:autoscaling:groupName"
+"""Set by AWS on every instance of a group."""
+
+GROUP_MISSING = "group-missing"
+
+DYING = ("stopping", "stopped", "shutting-down", "terminated")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A view, and the monotonic moment up to which effects may follow from it."""
+
+    view: View
+    good_until: float
+
+
+class Reconciler:
+    """Keeps fleets at strength, within their disruption budgets."""
+
+    def __init__(
+        self,
+        *,
+        groups: GroupsPort,
+        servers: ServersPort,
+        publisher: PublisherPort,
+        alarms: AlarmsPort,
+        health: HealthPort,
+        clock: Clock,
+        documents: Documents,
+        fleets: Fleets,
+        alerts: Alerts,
+    ) -> None:
+        self._groups = groups
+        self._servers = servers
+        self._publisher = publisher
+        self._alarms = alarms
+        self._health = health
+        self._clock = clock
+        self._documents = documents
+        self._fleets = fleets
+        self._alerts = alerts
+        self._audits = Audits(documents, clock, SERVICE)
+        self._sweeps = Sweeps(alerts, SERVICE)
+
+    async def handle(self, incoming: Incoming) -> Outcome:
+        """Act on one message: it says only where to look.
+
+        Raises:
+            UnknownFleet: it names a fleet that nobody described.
+            CorruptDocument: nothing was done about that fleet.
+            CloudError: doing it again is harmless.
+        """
+        match incoming:
+            case ServerKillRequested() | ServerDisableRequested():
+                return await self._sweeps.one(incoming.fleet, lambda _: self._request(incoming))
+            case Tick(fleet=str(fleet)):
+                return await self._sweeps.one(fleet, self._sweep)
+            case Tick() | AlarmChanged(state="ALARM"):
+                return await self._sweeps.all(await self._fleets.names(), self._sweep)
+            case ServerReady():
+                return await self._joined(incoming)
+            case InstanceStateChanged():
+                return await self._instance(incoming)
+        return Done(f"{type(incoming).__name__} asks nothing of the reconciler")
+
+    async def _instance(self, event: InstanceStateChanged) -> Outcome:
+        if event.state not in DYING:
+            return Done(f"{event.server} is {event.state}: nothing is lost")
+        instance = (await self._servers.instances([event.server])).get(event.server)
+        if instance is None and event.state == "terminated":
+            return Done(f"EC2 has forgotten {event.server}; the next sweep looks at the groups")
+        if instance is None:
+            return Retry(f"EC2 does not show {event.server} yet")
+        fleet = instance.tags.get(FLEET_TAG) or instance.tags.get(GROUP_TAG)
+        if fleet is None or fleet not in await self._fleets.names():
+            return Done(f"{event.server} is of no fleet of ours")
+        return await self._sweeps.one(fleet, self._sweep)
+
+    async def _joined(self, ready: ServerReady) -> Outcome:
+        member = (await self._groups.describe(ready.fleet)).member(ready.server)
+        fresh = ready.time is not None and (self._clock.now() - ready.time).total_seconds() < SETTLES_WITHIN_S
+        if fresh and member is not None and member.state.startswith("Pending"):
+            return LookAgain(2, f"{ready.server} is {member.state}")
+        return await self._sweeps.one(ready.fleet, self._sweep)
+
+    async def _sweep(self, name: str) -> str:
+        fleet = await self._fleets.get(name)
+        try:
+            seen = await self._observe(fleet)
+        except NotFound as error:
+            return await self._tell_missing(name, str(error))
+        told = [await self._report(seen.view)]
+        await self._tell_hold(name, decide.hold(seen.view))
+        refused: list[Refuse] = []
+        for action in decide.sweep(seen.view):
+            done = await self._act(seen, action)
+            if isinstance(done, Refuse):
+                refused.append(done)
+            told.append(done.reason if isinstance(done, Refuse) else done)
+        await self._tell_refused(name, [each for each in refused if not each.passing])
+        return "; ".join(told)
+
+    async def _request(self, request: decide.Request) -> str:
+        fleet = await self._fleets.get(request.fleet)
+        seen = await self._observe(fleet)
+        await self._report(seen.view)
+        listed = fleet.policies.chaos.alarms if decide.is_chaos(request) else ()
+        action = decide.answer(seen.view, request, await self._alarms.states(listed) if listed else {})
+        done = await self._take_out(seen, action) if isinstance(action, TakeOut) else action
+        if isinstance(done, Refuse):
+            return f"refused {request.type} of {request.server} by {request.by}: {done.reason}"
+        return done if isinstance(done, str) else done.reason
+
+    async def _act(self, seen: _Seen, action: decide.Sweep) -> str | Refuse:
+        match action:
+            case TakeOut():
+                return await self._take_out(seen, action)
+            case EndQuarantine():
+                return await self._end_quarantine(seen, action)
+            case AnnounceUnclaimed():
+                fleet = seen.view.fleet.fleet
+                now = self._clock.now()
+                await self._publisher.publish(
+                    LaunchUnclaimed(time=now, source=SERVICE, fleet=fleet, server=action.server)
+                )
+                return f"{action.server} {action.reason}"
+
+    async def _take_out(self, seen: _Seen, action: TakeOut) -> str | Refuse:
+        """Record the disruption, and when that stands, do it: two reconcilers cannot both spend the last of it."""
+        view, fleet = seen.view, seen.view.fleet.fleet
+        written = await self._documents.change(
+            FleetStatus, status_key(fleet), lambda old: decide.charged(view, old, action)
+        )
+        refusal = decide.budget_refusal(view, written.document, action.server) or self._stale(seen)
+        if refusal is not None:
+            return refusal
+        await self._audits.write(fleet, action.how, action.server, action.by, action.reason)
+        await self._carry_out(fleet, action)
+        replaced = ServerReplaced(
+            time=self._clock.now(),
+            source=SERVICE,
+            fleet=fleet,
+            server=action.server,
+            how=action.how,
+            by=action.by,
+            reason=action.reason,
+        )
+        await self._publisher.publish(replaced)
+        return f"{action.server} {action.how} for {action.by}: {action.reason}"
+
+    async def _carry_out(self, fleet: str, action: TakeOut) -> None:
+        match action.how:
+            case "terminated":
+                await self._groups.terminate(fleet, action.server)
+            case "marked-unhealthy":
+                await self._groups.mark_unhealthy(fleet, action.server)
+            case "detached":
+                # The tag first: a server that was detached and not tagged would be kept for ever.
+                await self._servers.tag(action.server, {QUARANTINE_TAG: self._clock.now().isoformat()})
+                await self._groups.detach(fleet, action.server)
+
+    async def _end_quarantine(self, seen: _Seen, action: EndQuarantine) -> str | Refuse:
+        stale = self._stale(seen)
+        if stale is not None:
+            return stale
+        await self._audits.write(seen.view.fleet.fleet, "end-quarantine", action.server, SERVICE, action.reason)
+        await self._servers.terminate(action.server)
+        return f"{action.server} terminated: {action.reason}"
+
+    def _stale(self, seen: _Seen) -> Refuse | None:
+        if self._clock.monotonic() <= seen.good_until:
+            return None
+        return Refuse("what was observed is too old to act on; the next sweep looks again", passing=True)
+
+    async def _report(self, view: View) -> str:
+        """Publish a change of state, then remember it: a crash in between says it twice rather than never."""
+        key = status_key(view.fleet.fleet)
+        before = await self._documents.get(FleetStatus, key)
+        said = decide.word(view)
+        if before is None or before.state != said.state:
+            await self._publisher.publish(self._fact(view.fleet.fleet, said))
+        await self._documents.change(FleetStatus, key, lambda old: decide.status_after(view, old))
+        return said.reason
+
+    def _fact(self, fleet: str, said: decide.Word) -> FleetConverged | FleetDegraded:
+        now = self._clock.now()
+        if said.state == "converged":
+            return FleetConverged(time=now, source=SERVICE, fleet=fleet, healthy=said.healthy, wanted=said.wanted)
+        return FleetDegraded(
+            time=now,
+            source=SERVICE,
+            fleet=fleet,
+            healthy=said.healthy,
+            wanted=said.wanted,
+            reason=said.reason[:2000],
+        )
+
+    async def _tell_missing(self, fleet: str, why: str) -> str:
+        """A group that was seen before and is gone calls a person; one that was never seen is still being made."""
+        if await self._documents.get(FleetStatus, status_key(fleet)) is not None:
+            await self._alerts.raise_alert(fleet, GROUP_MISSING, why, "aws autoscaling describe-auto-scaling-groups")
+        return why
+
+    async def _tell_hold(self, fleet: str, held: Hold | None) -> None:
+        for cause in (GROUP_MISSING, *decide.HOLD_CAUSES):
+            if held is None or held.cause != cause:
+                await self._alerts.clear(fleet, cause)
+        if held is not None:
+            await self._alerts.raise_alert(fleet, held.cause, held.reason, held.next)
+
+    async def _tell_refused(self, fleet: str, refused: Sequence[Refuse]) -> None:
+        if refused:
+            see = f"aws s3 cp s3://$AUTOPROVISIONER_BUCKET/{status_key(fleet)} -"
+            await self._alerts.raise_alert(fleet, "repair-held", refused[0].reason, see)
+        else:
+            await self._alerts.clear(fleet, "repair-held")
+
+    async def _observe(self, fleet: Fleet) -> _Seen:
+        name = fleet.fleet
+        pause = await self._documents.get(Pause, pause_key(name))
+        group = await self._groups.describe(name)
+        instances = await self._servers.instances([member.server for member in group.members])
+        ours = await self._servers.tagged({MANAGED_TAG: "true", FLEET_TAG: name})
+        health = await self._probe(fleet.health, _pages(fleet.health, group, instances))
+        if False in health.values():
+            group = await self._groups.describe(name)  # asking again and again took its time
+        good_until = self._clock.monotonic() + VIEW_GOOD_FOR_S
+        view = View(
+            fleet=fleet,
+            group=group,
+            instances=instances,
+            quarantined=tuple(each for each in ours if each.tags.get(QUARANTINE_TAG) and each.state not in DYING),
+            health=health,
+            claimed=await self._claimed(group),
+            pause=pause,
+            now=self._clock.now(),
+        )
+        return _Seen(view, good_until)
+
+    async def _probe(self, health: Health, pages: Mapping[str, str]) -> Mapping[str, bool | None]:
+        """Ask every page; those that fail are asked again, until they have failed ``failures`` times in a row."""
+        known: dict[str, bool | None] = {}
+        suspects = list(pages)
+        for turn in range(health.failures):
+            if turn and suspects:
+                await self._clock.sleep(health.interval)
+            probes = (self._health.probe(pages[server], health.timeout) for server in suspects)
+            known.update(zip(suspects, await asyncio.gather(*probes), strict=True))
+            suspects = [server for server in suspects if known[server] is False]
+        return known
+
+    async def _claimed(self, group: Group) -> frozenset[str]:
+        waiting = [each.server for each in group.members if each.state == LifecycleState.PENDING_WAIT]
+        keys = {server: launch_key(group.fleet, server) for server in waiting}
+        return frozenset([server for server, key in keys.items() if key in await self._documents.keys(key)])
+
+
+def _pages(health: Health, group: Group, instances: Mapping[str, Instance]) -> Mapping[str, str]:
+    """Return the health page of every member in service that runs."""
+    return {
+        member.server: health.url.replace("{address}", instances[member.server].address)
+        for member in group.members
+        if member.in_service and member.healthy and member.server in instances
+        if instances[member.server].state == "running" and instances[member.server].address
+    }
