@@ -1,7 +1,7 @@
 """Long-running processes of one stack on this machine: started, recorded on disk, and ended by their own pids.
 
-Each is recorded as ``<folder>/<name>.json`` with its pid and the moment it started, so that a later command can end what an
-earlier one started, even after ``kill -9``, and never ends a stranger that was given the same pid.
+Each is recorded as ``<folder>/<name>.json`` with its pid and the moment it started, so that a later command can end
+what an earlier one started, even after ``kill -9``, and never ends a stranger that was given the same pid.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from shared.clock import SystemClock
 
 STOP_TIMEOUT_S = 25.0
 """Services hand back what they hold within 20 s; a little more for the machine."""
@@ -89,8 +91,9 @@ def wait_for_line(running: Running, text: str, timeout_s: float) -> None:
     Raises:
         StartFailed: it ended first, or was silent too long.
     """
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    clock = SystemClock()
+    deadline = clock.monotonic() + timeout_s
+    while clock.monotonic() < deadline:
         said = running.log.read_text(errors="replace")
         if text in said:
             return

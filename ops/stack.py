@@ -1,0 +1,98 @@
+"""The whole system on this machine: the local cloud, what the template describes, and the six services."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from deploy.messaging import apply_messaging, service_environment
+from ops.processes import Processes, wait_for_line
+from shared.names import SERVICES, ServiceName, queue_name
+
+READY_TIMEOUT_S = 60.0
+"""moto takes three to five seconds to start, more on a busy machine."""
+
+BUCKET = "autoprovisioner"
+ACCOUNT = "000000000000"
+TOPIC_PREFIX = f"arn:aws:sns:us-east-1:{ACCOUNT}:autoprovisioner-"
+
+
+class Stack:
+    """One stack in one folder on one port."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder.resolve()
+        self.port = port
+        self.processes = Processes(self.folder / "processes")
+
+    @property
+    def url(self) -> str:
+        """Where the local cloud answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def topic_arn(self, name: str) -> str:
+        """Return the ARN of one of our topics."""
+        return TOPIC_PREFIX.removesuffix("autoprovisioner-") + name
+
+    def queue_url(self, service: ServiceName) -> str:
+        """Return the URL of a service's queue."""
+        return f"{self.url}/{ACCOUNT}/{queue_name(service)}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which the AWS clients, ours and the AWS CLI, talk to the local cloud."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AUTOPROVISIONER_"))}
+        return kept | {
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_PAGER": "",
+            "AUTOPROVISIONER_BUCKET": BUCKET,
+            "AUTOPROVISIONER_TOPIC_PREFIX": TOPIC_PREFIX,
+        }
+
+    def enter(self) -> None:
+        """Give this process that environment, so that every client it opens talks to this stack."""
+        environment = self.environment()
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+
+    def start_cloud(self) -> None:
+        """End what an earlier run left behind, start afresh, and wait until the local cloud answers.
+
+        Raises:
+            StartFailed: with the local cloud's own sentence (the port is in use, the folder cannot be written).
+        """
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        command = [sys.executable, "-m", "localcloud", "--port", str(self.port), "--state", str(self.folder / "cloud")]
+        cloud = self.processes.start("localcloud", command, self.environment())
+        wait_for_line(cloud, "local cloud ready", READY_TIMEOUT_S)
+
+    async def start_services(self) -> None:
+        """Create what the template describes, then start the six services."""
+        await apply_messaging()
+        for service in SERVICES:
+            await self.start_service(service)
+
+    async def start_service(self, service: ServiceName) -> None:
+        """Start one service, as a container would: one command, configured by environment only."""
+        environment = self.environment() | dict(await service_environment(service))
+        self.processes.start(service, [sys.executable, "-m", f"services.{service}"], environment)
+
+    def kill_service(self, service: ServiceName) -> None:
+        """End a service with SIGKILL."""
+        self.processes.kill(service)
+
+    def stop(self) -> list[str]:
+        """End everything, services first; return the names of what ran."""
+        ended = self.processes.stop(SERVICES)
+        return ended + self.processes.stop()
+
+    def log(self, name: str) -> Path:
+        """Return where a process's output is."""
+        return self.processes.folder / f"{name}.log"
