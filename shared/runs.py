@@ -25,6 +25,9 @@ from shared.planning import make_plan, plan_digest
 from shared.records import Attempt, Report, StepResult, run_prefix
 from shared.releases import PublishedRelease, UnknownRelease, content, current, manifest
 
+AGENT = Path(__file__).parent.parent / "agent" / "agent.py"
+"""The agent's one file, which is sent as it is."""
+
 URL_LIFE_S = 6 * 3600
 """Longer than any run is worth waiting for, and within the twelve hours of a role's credentials."""
 

@@ -1,0 +1,201 @@
+"""What a launching server needs next. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from shared.cloud import GroupMember, Instance, LifecycleState
+from shared.fleet import Fleet, LaunchPolicy
+from shared.records import Attempt, Launch
+
+HOOK_LIFE_S = 172_800
+"""AWS ends a hook after 48 hours, or a hundred times its timeout if that is sooner, whatever the heartbeats."""
+
+HOOK_HEARTBEATS = 100
+HOOK_MARGIN = 0.95
+LONGEST_LOOK_S = 600
+"""An SQS message can be delayed by 900 s at most."""
+
+PASSED = (LifecycleState.PENDING_PROCEED, LifecycleState.IN_SERVICE)
+"""A member in one of these has left its launch hook with CONTINUE."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What there is to see of one launch. ``member`` and ``instance`` are None where AWS shows none."""
+
+    now: datetime
+    fleet: Fleet
+    server: str
+    member: GroupMember | None
+    instance: Instance | None
+    launch: Launch | None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the group says that the server waits in its launch hook."""
+        return self.member is not None and self.member.state == LifecycleState.PENDING_WAIT
+
+    @property
+    def passed(self) -> bool:
+        """Whether the group says that the server has left its launch hook with CONTINUE."""
+        return self.member is not None and self.member.state in PASSED
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """There is nothing to do, now or later."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The group shows no such member: ask the hook itself whether an action waits."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """AWS has to show more before anything can be done."""
+
+    after_s: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Write the launch down: from now on it is provisioned, not unclaimed."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """Take this attempt one step further."""
+
+    launch: Launch
+    name: str
+    attempt: Attempt | None
+    instance: Instance
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Complete the hook with CONTINUE and say that the server is ready."""
+
+    launch: Launch
+    reason: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Complete the hook with ABANDON and say so. ``cause`` tells the alert from others of the fleet."""
+
+    launch: Launch
+    cause: str
+    reason: str
+    step: str | None = None
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class Close:
+    """The launch ended without us: write that down."""
+
+    launch: Launch
+    in_service: bool
+    reason: str
+
+
+Action = Nothing | Probe | Wait | Claim | Run | Finish | GiveUp | Close
+
+
+def decide(sight: Sight) -> Action:
+    """Say what the launch needs next. Pure."""
+    launch = sight.launch
+    if launch is None:
+        return _unclaimed(sight)
+    if launch.result != "running":
+        return Nothing(f"the launch of {sight.server} ended before: {launch.result}")
+    last = launch.attempts[-1] if launch.attempts else None
+    if last is not None and last.result == "ok":
+        return Finish(launch, f"{last.attempt} ran the plan")
+    if sight.passed and sight.member is not None:
+        return Close(launch, in_service=True, reason=f"somebody else completed its hook: it is {sight.member.state}")
+    given_up = _given_up(launch, last, sight)
+    if given_up is not None:
+        return given_up
+    return _attempt(sight, launch, last) if sight.waiting else _left(sight, launch)
+
+
+def attempt_name(server: str, number: int) -> str:
+    """Return the id of a server's attempt, the first being 1. Pure."""
+    return f"{server}-{number}"
+
+
+def give_up_after_s(policy: LaunchPolicy) -> float:
+    """Return how long a launch may take: the fleet's deadline, or a little less than the hook can live. Pure."""
+    return min(policy.deadline, HOOK_MARGIN * min(HOOK_LIFE_S, HOOK_HEARTBEATS * policy.heartbeat))
+
+
+def boot_look_s(elapsed_s: float) -> int:
+    """Return how soon to look again at a server that boots: every second at first, every five later. Pure."""
+    return 1 if elapsed_s < 30 else 2 if elapsed_s < 90 else 5
+
+
+def beat_s(policy: LaunchPolicy) -> int:
+    """Return how often the hook's timeout is restarted: three times in its length. Pure."""
+    return max(1, min(policy.heartbeat // 3, LONGEST_LOOK_S))
+
+
+def _unclaimed(sight: Sight) -> Action:
+    if sight.member is None:
+        return Probe(f"{sight.server} is not in {sight.fleet.fleet}")
+    if not sight.waiting:
+        return Nothing(f"{sight.server} does not wait in its launch hook: {sight.member.state}")
+    if sight.instance is None or not sight.instance.address:
+        return Wait(1, f"EC2 does not show {sight.server} with an address yet")
+    return Claim(sight.instance.image, f"{sight.server} waits in its launch hook")
+
+
+def _given_up(launch: Launch, last: Attempt | None, sight: Sight) -> GiveUp | None:
+    policy = sight.fleet.policies.launch
+    if last is not None and last.result == "failed" and len(launch.attempts) >= policy.attempts:
+        cause = last.step or "command"
+        reason = f"attempt {len(launch.attempts)} of {policy.attempts} failed: {last.reason}"
+        return GiveUp(launch, cause, reason, last.step, last.log_tail)
+    limit = give_up_after_s(policy)
+    elapsed = (sight.now - launch.claimed).total_seconds()
+    if elapsed < limit:
+        return None
+    if last is None:
+        return GiveUp(launch, "boot", f"it never answered Systems Manager in {elapsed:.0f} s (limit {limit:.0f} s)")
+    said = f"; attempt {len(launch.attempts)}: {last.reason or last.result}"
+    return GiveUp(
+        launch,
+        "deadline", f"it was not ready in {elapsed:.0f} s (limit {limit:.0f} s){said}", last.step, last.log_tail
+    )
+
+
+def _left(sight: Sight, launch: Launch) -> Action:
+    if sight.member is None:
+        return Close(launch, in_service=False, reason="the server left the group before its plan had run")
+    state = sight.member.state
+    if state == LifecycleState.PENDING:
+        return Wait(1, f"{sight.server} is {state}, before its hook")
+    return Close(launch, in_service=False, reason=f"its launch ended before its plan had run: it is {state}")
+
+
+def _attempt(sight: Sight, launch: Launch, last: Attempt | None) -> Action:
+    tried = len(launch.attempts)
+    if sight.instance is None or not sight.instance.address:
+        return Wait(1, f"EC2 does not show {sight.server}")
+    if last is not None and last.result == "running":
+        return Run(launch, last.attempt, last, sight.instance, f"attempt {tried} is under way")
+    why = f"attempt {tried} failed: {last.reason}" if last else "nothing was tried yet"
+    return Run(launch, attempt_name(sight.server, tried + 1), None, sight.instance, why)

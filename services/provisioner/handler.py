@@ -1,0 +1,338 @@
+"""Takes launching servers through their plan: observe, decide, act, until there is something to wait for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from services.provisioner.decide import (
+    Claim,
+    Close,
+    Finish,
+    GiveUp,
+    Nothing,
+    Probe,
+    Run,
+    Sight,
+    Wait,
+    beat_s,
+    boot_look_s,
+    decide,
+)
+from shared.advice import next_command
+from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
+from shared.clock import Clock
+from shared.cloud import CloudError, GroupsPort, LifecycleState, NotFound, PublisherPort, ServersPort
+from shared.documents import CorruptDocument, Documents
+from shared.events import CommandChanged, Incoming, LifecycleAction
+from shared.fleet import Fleet
+from shared.fleets import Fleets, UnknownFleet
+from shared.ids import FLEET_TAG, ROLE_TAG
+from shared.messages import LaunchUnclaimed, ServerProvisionFailed, ServerReady, Tick
+from shared.names import LAUNCH_HOOK
+from shared.outcome import Done, LookAgain, Outcome, Retry
+from shared.records import Attempt, Launch, alert_key, launch_key
+from shared.runs import NoPlan, Pause, Runs
+
+log = structlog.get_logger()
+
+ROUNDS = 12
+"""Steps that one message may take a launch; each attempt takes three or four."""
+
+UNPLANNED_LOOK_S = 10
+"""A missing release is set by a person: nobody waits for the second."""
+
+GROUP_TAG = "aws:autoscaling:groupName"
+"""Auto Scaling itself puts this on every instance of a group."""
+
+ALERT = "provision-"
+"""How the causes of this service's alerts begin."""
+
+
+class Provisioner:
+    """The service."""
+
+    def __init__(
+        self,
+        *,
+        groups: GroupsPort,
+        servers: ServersPort,
+        documents: Documents,
+        fleets: Fleets,
+        runs: Runs,
+        publisher: PublisherPort,
+        alerts: Alerts,
+        clock: Clock,
+    ) -> None:
+        self._groups = groups
+        self._servers = servers
+        self._documents = documents
+        self._fleets = fleets
+        self._runs = runs
+        self._publisher = publisher
+        self._alerts = alerts
+        self._clock = clock
+
+    async def handle(self, incoming: Incoming) -> Outcome:
+        """Take up a launch, go on with one, or look for those that nobody goes on with.
+
+        Raises:
+            UnknownFleet: a message names a fleet that nobody described.
+            CorruptDocument: a document cannot be read.
+            CloudError: AWS did not answer; the message is to come again.
+        """
+        match incoming:
+            case LifecycleAction(transition="launching", hook=hook) if hook == LAUNCH_HOOK:
+                return await self._launching(incoming)
+            case LaunchUnclaimed():
+                return await self._advance(await self._fleets.get(incoming.fleet), incoming.server)
+            case CommandChanged():
+                return await self._command(incoming)
+            case Tick():
+                return await self._sweep(incoming.fleet)
+            case _:
+                return Done("it asks nothing of the provisioner")
+
+    async def _launching(self, action: LifecycleAction) -> Outcome:
+        try:
+            fleet = await self._fleets.get(action.fleet)
+        except UnknownFleet as error:
+            return Done(f"a group of somebody else: {error}")
+        return await self._advance(fleet, action.server)
+
+    async def _command(self, changed: CommandChanged) -> Outcome:
+        """Go on at once with the launch that the command belongs to; its own message goes on waiting."""
+        if not changed.server:
+            return Done("each server's command is told of by itself")
+        instance = (await self._servers.instances([changed.server])).get(changed.server)
+        if instance is None or ROLE_TAG in instance.tags:
+            return Done(f"{changed.server} is not a launching server")
+        name = instance.tags.get(FLEET_TAG) or instance.tags.get(GROUP_TAG, "")
+        try:
+            fleet = await self._fleets.get(name)
+        except UnknownFleet as error:
+            return Done(f"a server of somebody else: {error}")
+        return Done((await self._advance(fleet, changed.server)).why)
+
+    async def _sweep(self, only: str | None) -> Outcome:
+        """Look at every waiting server. One fleet's trouble does not hide the others."""
+        trouble: list[CloudError | CorruptDocument] = []
+        for name in [only] if only else await self._fleets.names():
+            try:
+                await self._sweep_fleet(await self._fleets.get(name))
+            except (CloudError, CorruptDocument) as error:
+                log.warning("sweep failed", fleet=name, reason=str(error))
+                trouble.append(error)
+        if trouble:
+            raise trouble[0]
+        return Done("looked at every waiting server")
+
+    async def _sweep_fleet(self, fleet: Fleet) -> None:
+        try:
+            group = await self._groups.describe(fleet.fleet)
+        except NotFound:
+            return
+        for member in group.members:
+            if member.state == LifecycleState.PENDING_WAIT:
+                await self._advance(fleet, member.server)
+
+    async def _advance(self, fleet: Fleet, server: str) -> Outcome:
+        for _ in range(ROUNDS):
+            sight = await self._look(fleet, server)
+            if sight is None:
+                return Done(f"no Auto Scaling group of ours is called {fleet.fleet}")
+            outcome = await self._act(sight)
+            if outcome is not None:
+                log.info("launch", fleet=fleet.fleet, server=server, outcome=outcome.why)
+                return outcome
+        return Retry(f"{server} changed {ROUNDS} times while it was looked at")
+
+    async def _look(self, fleet: Fleet, server: str) -> Sight | None:
+        try:
+            group = await self._groups.describe(fleet.fleet)
+        except NotFound:
+            return None
+        if not group.managed:
+            return None
+        return Sight(
+            now=self._clock.now(),
+            fleet=fleet,
+            server=server,
+            member=group.member(server),
+            instance=(await self._servers.instances([server])).get(server),
+            launch=await self._documents.get(Launch, launch_key(fleet.fleet, server)),
+        )
+
+    async def _act(self, sight: Sight) -> Outcome | None:
+        """Do what is decided; None: look again at once."""
+        action = decide(sight)
+        match action:
+            case Nothing():
+                return Done(action.reason)
+            case Wait():
+                return LookAgain(action.after_s, action.reason)
+            case Probe():
+                return await self._probe(sight, action)
+            case Claim():
+                await self._claim(sight, action)
+                return None
+            case _:
+                return await self._go_on(sight, action)
+
+    async def _go_on(self, sight: Sight, action: Run | Finish | GiveUp | Close) -> Outcome | None:
+        match action:
+            case Run():
+                return await self._run(sight, action)
+            case Finish():
+                return await self._finish(sight, action.launch)
+            case GiveUp():
+                return await self._give_up(sight.fleet, action)
+            case Close():
+                return await self._close(action)
+
+    async def _probe(self, sight: Sight, action: Probe) -> Outcome:
+        """Ask the hook: right after a launch the group may not show the server yet."""
+        if await self._groups.heartbeat(sight.fleet.fleet, sight.server, LAUNCH_HOOK):
+            return LookAgain(1, f"{action.reason} yet, but its launch hook waits")
+        return Done(f"{action.reason}, and no launch hook waits for it")
+
+    async def _claim(self, sight: Sight, action: Claim) -> None:
+        launch = Launch(fleet=sight.fleet.fleet, server=sight.server, image=action.image, claimed=sight.now)
+        await self._documents.create(launch_key(launch.fleet, launch.server), launch)
+
+    async def _run(self, sight: Sight, action: Run) -> Outcome | None:
+        launch = action.launch
+        ledger = _Attempts(self._documents, self._runs, launch.fleet, launch.server)
+        try:
+            pause = await self._runs.advance(sight.fleet, action.instance, action.name, action.attempt, ledger=ledger)
+        except NoPlan as error:
+            return await self._unplanned(sight, error)
+        return await self._wait(sight, launch, pause) if pause else None
+
+    async def _wait(self, sight: Sight, launch: Launch, pause: Pause) -> Outcome:
+        beat = beat_s(sight.fleet.policies.launch)
+        elapsed = (sight.now - launch.claimed).total_seconds()
+        if pause.kind == "running" or elapsed > beat:
+            await self._groups.heartbeat(launch.fleet, launch.server, LAUNCH_HOOK)
+        after = {"running": beat, "sending": 2, "offline": boot_look_s(elapsed)}[pause.kind]
+        return LookAgain(min(after, beat), pause.why)
+
+    async def _unplanned(self, sight: Sight, error: NoPlan) -> Outcome:
+        """Call a person and keep the server waiting: with the release set, the launch goes on."""
+        fleet = sight.fleet.fleet
+        command = f"python -m ops release set --fleet {fleet} --component COMPONENT --version VERSION"
+        await self._alerts.raise_alert(fleet, f"{ALERT}plan", f"{sight.server} cannot be provisioned: {error}", command)
+        await self._groups.heartbeat(fleet, sight.server, LAUNCH_HOOK)
+        return LookAgain(UNPLANNED_LOOK_S, str(error))
+
+    async def _finish(self, sight: Sight, launch: Launch) -> Outcome | None:
+        """Let the server into service, say so, and only then write that it is done: a crash repeats what is missing."""
+        went = await self._groups.complete(launch.fleet, launch.server, LAUNCH_HOOK, "CONTINUE")
+        if not went and not sight.passed:
+            return await self._too_late(sight, launch)
+        now = self._clock.now()
+        seconds = (now - launch.claimed).total_seconds()
+        await self._publisher.publish(
+            ServerReady(
+                id=f"ready-{launch.server}",
+                time=now,
+                source="provisioner",
+                fleet=launch.fleet,
+                server=launch.server,
+                image=launch.image,
+                seconds=seconds,
+            )
+        )
+        await self._clear_alerts(launch.fleet)
+        await self._end(launch, "ready", f"ready after {seconds:.1f} s")
+        return Done(f"{launch.server} is ready after {seconds:.1f} s")
+
+    async def _too_late(self, sight: Sight, launch: Launch) -> Outcome | None:
+        """Say what became of a server whose hook no longer waited for our CONTINUE."""
+        again = await self._look(sight.fleet, sight.server)
+        if again is None or again.passed:
+            return None
+        if again.waiting:
+            return LookAgain(1, f"{sight.server} is said to wait in its hook, and the hook to be over")
+        state = again.member.state if again.member else "gone"
+        reason = f"its plan had run, but its launch hook was over: it is {state}"
+        return await self._close(Close(launch, in_service=False, reason=reason))
+
+    async def _give_up(self, fleet: Fleet, action: GiveUp) -> Outcome:
+        launch = action.launch
+        await self._groups.complete(launch.fleet, launch.server, LAUNCH_HOOK, "ABANDON")
+        await self._publish_failure(action)
+        command = await next_command(self._documents, fleet, action.step, launch_key(launch.fleet, launch.server))
+        await self._alerts.raise_alert(
+            launch.fleet,
+            ALERT + action.cause,
+            f"the launch of {launch.server} from {launch.image} was given up: {action.reason}",
+            command,
+            step=action.step,
+            log_tail=action.log_tail,
+        )
+        await self._end(launch, "failed", action.reason)
+        return Done(f"{launch.server} was given up: {action.reason}")
+
+    async def _close(self, action: Close) -> Outcome:
+        if not action.in_service:
+            await self._publish_failure(GiveUp(action.launch, "left", action.reason))
+        await self._end(action.launch, "ready" if action.in_service else "failed", action.reason)
+        return Done(action.reason)
+
+    async def _publish_failure(self, action: GiveUp) -> None:
+        await self._publisher.publish(
+            ServerProvisionFailed(
+                id=f"failed-{action.launch.server}",
+                time=self._clock.now(),
+                source="provisioner",
+                fleet=action.launch.fleet,
+                server=action.launch.server,
+                step=action.step,
+                reason=action.reason[:REASON_LIMIT],
+                log_tail=action.log_tail[-LOG_TAIL_LIMIT:],
+            )
+        )
+
+    async def _end(self, launch: Launch, result: str, reason: str) -> None:
+        now = self._clock.now()
+
+        def end(old: Launch | None) -> Launch | None:
+            if old is None or old.result != "running":
+                return None
+            return old.model_copy(update={"result": result, "ended": now, "reason": reason})
+
+        await self._documents.change(Launch, launch_key(launch.fleet, launch.server), end)
+
+    async def _clear_alerts(self, fleet: str) -> None:
+        """A server came through: what stood in the way of launches has passed."""
+        prefix = alert_key(fleet, ALERT).removesuffix(".json")
+        for key in await self._documents.keys(prefix):
+            await self._alerts.clear(fleet, key.rsplit("/", 1)[1].removesuffix(".json"))
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """The attempts of one launch, in its record."""
+
+    documents: Documents
+    runs: Runs
+    fleet: str
+    server: str
+
+    async def save(self, old: Attempt | None, new: Attempt) -> bool:
+        releases = await self.runs.releases(self.fleet, new.attempt) if old is None else None
+
+        def replace(launch: Launch | None) -> Launch | None:
+            if launch is None or launch.result != "running":
+                return None
+            there = {each.attempt: each for each in launch.attempts}
+            if there.get(new.attempt) != old:
+                return None
+            attempts = tuple({**there, new.attempt: new}.values())
+            update = {"attempts": attempts} | ({} if releases is None else {"releases": releases})
+            return launch.model_copy(update=update)
+
+        written = await self.documents.change(Launch, launch_key(self.fleet, self.server), replace)
+        return written.changed
