@@ -1,0 +1,57 @@
+"""How methods of moto's classes are replaced, and how errors in them are answered.
+
+moto answers each request with a method of a response class that is named for the action. What moto lacks is added to
+that class; what moto does differently from AWS is replaced.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from moto.core.exceptions import ServiceException
+from moto.core.responses import ActionResult, BaseResponse
+from werkzeug.exceptions import HTTPException
+
+log = logging.getLogger("localcloud")
+
+Method = Callable[..., Any]
+
+
+def replace(owner: Any, method: Method) -> None:
+    """Give a moto class a method of ours, under the function's own name."""
+    setattr(owner, method.__name__, method)
+
+
+def wrap(owner: Any, name: str, wrapper: Callable[[Method], Method]) -> None:
+    """Replace a moto class's method by what ``wrapper`` makes of it."""
+    original = getattr(owner, name)
+    setattr(owner, name, functools.wraps(original)(wrapper(original)))
+
+
+def answer_errors() -> None:
+    """Answer what goes wrong inside an action with an AWS error, and log it with its traceback."""
+
+    def answering(original: Method) -> Method:
+        def call_action(response: Any) -> Any:
+            try:
+                return original(response)
+            except (ServiceException, HTTPException):
+                raise
+            except NotImplementedError as missing:
+                log.warning("not implemented: %s", missing)
+                return _refuse(response, "NotImplemented", f"the local cloud does not do this: {missing}")
+            except Exception as failure:
+                log.exception("an action failed")
+                return _refuse(response, "InternalFailure", f"the local cloud failed: {failure!r}; see its log")
+
+        return call_action
+
+    wrap(BaseResponse, "call_action", answering)
+
+
+def _refuse(response: Any, code: str, message: str) -> tuple[int, dict[str, str], str]:
+    status, headers, body = response.serialized(ActionResult(ServiceException(code, message)))
+    return max(int(status), 500), {**headers, "status": "500"}, body

@@ -1,0 +1,90 @@
+"""The local cloud: moto's server in this process, with our overlays and one set of machines behind it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+from pathlib import Path
+from threading import Event
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from localcloud import events, overlay, processes, templates
+from localcloud.background import repeat
+from localcloud.commands import Commands
+from localcloud.events import Events
+from localcloud.images import Images
+from localcloud.instances import Instances
+from localcloud.machines import Machines
+from localcloud.processes import Processes
+from localcloud.schedules import Schedules
+from localcloud.ssm import SystemsManager, announcing
+from shared.clock import Clock
+
+log = logging.getLogger("localcloud")
+
+HOST = "127.0.0.1"
+
+SCHEDULES_EVERY_S = 0.5
+REAP_EVERY_S = 0.5
+
+
+class LocalCloud:
+    """Everything that one ``python -m localcloud`` is made of. One in a process: the overlays are on moto's classes."""
+
+    def __init__(self, listening: socket.socket, state: Path, clock: Clock):
+        self._over = Event()
+        self._state = state
+        self._processes = Processes(state)
+        self._port: int = listening.getsockname()[1]
+        self.events = Events(clock)
+        self.instances = Instances(self.events)
+        self.machines = Machines(state, network_of(self._port), self._processes, self.instances.changed)
+        self.images = Images(self.events, self.machines)
+        commands = Commands(state, self.machines, self._processes, clock, announcing(self.events))
+        self.systems_manager = SystemsManager(commands)
+        self.schedules = Schedules(self.events, clock)
+        self._server: BaseWSGIServer = make_server(
+            HOST,
+            self._port,
+            DomainDispatcherApplication(create_backend_app),
+            threaded=True,
+            request_handler=MotoRequestHandler,
+            fd=listening.fileno(),
+        )
+
+    def prepare(self) -> None:
+        """Put the overlays on moto, make the stock image, and start what runs by itself."""
+        self._processes.adopt_orphans()
+        tempfile.tempdir = str(self._state / "tmp")  # where moto keeps large objects
+        overlay.answer_errors()
+        events.install()
+        templates.install()
+        self.instances.install(self.machines)
+        self.images.install()
+        self.systems_manager.install()
+        self.images.add_stock_image()
+        repeat(self._processes.reap_orphans, REAP_EVERY_S, self._over)
+        repeat(self.schedules.tick, SCHEDULES_EVERY_S, self._over)
+
+    def serve(self) -> None:
+        """Answer requests until ``stop``."""
+        self._server.serve_forever()
+
+    def stop(self) -> None:
+        """Stop answering, and end every process that was started."""
+        self._over.set()
+        self._server.shutdown()
+
+    def end_processes(self) -> None:
+        """End every process that this local cloud started, directly or not."""
+        processes.end(lambda: processes.marked(self._state) | processes.children_of(os.getpid()))
+        self._processes.reap_orphans()
+
+
+def network_of(port: int) -> str:
+    """Return the /24 in 127.0.0.0/8 whose addresses are the instances' of the local cloud on this port."""
+    return f"127.{port >> 8}.{port & 255}"
