@@ -1,0 +1,1247 @@
+#!/usr/bin/env python3
+"""Runs a provisioning plan on this server, step by step, against the ledger of what is done here.
+
+    python3 agent.py run plan.json [--root DIR]     run a plan (its format: shared/plan.py)
+    python3 agent.py ledger [--root DIR]            print the ledger
+
+Needs Python 3.8 and nothing else. DIR is the server's root directory: $SERVER_ROOT, or / when that is not set.
+
+stdout gets one JSON line per step begun (``event: begin``) and ended (``end``), and a last one (``result``). The same
+is PUT to the plan's ``report_url`` as records.Report, as far as that can be reached. Exit status: 0 the plan is done,
+1 a step failed, 2 the plan is unusable.
+
+It is safe to run twice, also at once (the second waits, then finds the work done), and to be cut off at any point: a
+step has an entry in the ledger only when it is done. A ``run`` step may leave daemons behind only if they left its
+process group (setsid): on failure, on a timeout and on SIGTERM the whole group is ended.
+
+A ``sync`` step makes DIR/<to> a symbolic link to a whole tree of the release, and moves it from one tree to the next at
+once. Trees lie beside it in ``.<name>.trees``. Files that two trees share are hard links to one file: nobody may
+write to a file of a tree in place (replacing it is fine), so builds put their outputs elsewhere. What is written into
+a tree anyway is gone after the next release; a file of it that was changed by hand is put right by the next plan.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import zlib
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from urllib.parse import unquote_to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+T = TypeVar("T")
+
+HOME = "var/lib/autoprovisioner"
+LOGS = "var/log/autoprovisioner"
+
+TERM_GRACE_S = 3.0
+"""What a step's processes have between SIGTERM and SIGKILL."""
+
+REPORT_TIMEOUT_S = 3.0
+"""A report is worth less than getting on with the plan."""
+
+LAST_REPORT_TRIES = 4
+TAIL_LINES, TAIL_CHARACTERS = 40, 8000
+
+FETCH_TIMEOUT_S = 30.0
+"""Of silence on a download; then it is tried again from where it was."""
+
+FETCH_TRIES = 4
+FETCH_WORKERS = 4
+"""Threads that fetch and unpack: enough to hide latency; unpacking keeps two cores busy."""
+
+GAP_BYTES = 256 * 1024
+"""Two wanted blocks that are closer than this are fetched in one request, with what is between them."""
+
+CHECK_TIMEOUT_S = 5.0
+CHECK_FIRST_S, CHECK_MOST_S = 0.1, 2.0
+
+
+class PlanUnusable(Exception):
+    """The plan cannot be run at all."""
+
+
+class StepFailed(Exception):
+    """A step failed; the message is the reason."""
+
+
+class TimedOut(Exception):
+    """The step's time is up. Raised in the main thread by SIGALRM."""
+
+
+class Stopped(Exception):
+    """SIGTERM or SIGINT asked us to stop."""
+
+
+class Corrupt(Exception):
+    """What was fetched is not what the manifest says."""
+
+
+class Broken(Exception):
+    """A download broke off, or could not be had; another try may help."""
+
+
+# ---- Signals ----
+
+
+class Signals:
+    """Turns SIGTERM and SIGALRM into exceptions in the main thread, but never inside ``held``."""
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._waiting: list[Exception] = []
+
+    def install(self) -> None:
+        """Take over the signals; each stop is raised once."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGALRM, self._alarm)
+
+    def ignore(self) -> None:
+        """Raise no more: the plan has ended, and all that is left is to say so."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _nothing)  # Not SIG_IGN: that would be inherited by the steps' processes.
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Put off what arrives inside until its end."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+        if not self._held and self._waiting:
+            raise self._waiting.pop(0)
+
+    @contextlib.contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        """Raise TimedOut inside when it takes longer than this."""
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.ignore()
+        self._raise(Stopped(f"stopped by {signal.Signals(number).name}"))
+
+    def _alarm(self, number: int, frame: FrameType | None) -> None:
+        self._raise(TimedOut())
+
+    def _raise(self, error: Exception) -> None:
+        if not self._held:
+            raise error
+        self._waiting.append(error)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Ignore a signal, in this process only."""
+
+
+# ---- Files that survive a cut ----
+
+
+def write_whole(path: str, text: str) -> None:
+    """Replace a file at once: after a cut it is the old one or the new one, whole."""
+    temporary = path + ".new"
+    with open(temporary, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+    sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str | bytes) -> None:
+    """Make renames in a directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Ledger:
+    """The steps that are done on this server: fingerprint, times, what they moved."""
+
+    def __init__(self, root: str) -> None:
+        self._path = os.path.join(root, HOME, "ledger.json")
+
+    def read(self) -> dict[str, Any]:
+        """Return the entries by step; a ledger that cannot be read counts as empty, so every step runs again."""
+        try:
+            with open(self._path, encoding="utf-8") as stream:
+                steps = json.load(stream)["steps"]
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError):
+            log("the ledger is damaged: every step runs again")
+            return {}
+        return dict(steps)
+
+    def drop(self, step: str) -> None:
+        """Forget a step that is about to run: cut off half-way, it must not look done in an older way either."""
+        steps = self.read()
+        if steps.pop(step, None) is not None:
+            self._write(steps)
+
+    def enter(self, step: str, entry: dict[str, Any]) -> None:
+        """Record a step as done."""
+        self._write(dict(self.read(), **{step: entry}))
+
+    def _write(self, steps: dict[str, Any]) -> None:
+        write_whole(self._path, json.dumps({"form": 1, "steps": steps}, indent=1, sort_keys=True) + "\n")
+
+
+# ---- Telling ----
+
+
+def log(text: str) -> None:
+    """Tell a person something that is no event."""
+    print("agent: " + text, file=sys.stderr, flush=True)
+
+
+def emit(**event: object) -> None:
+    """Print one event. When nobody reads stdout any more, the plan goes on all the same."""
+    try:
+        print(json.dumps(event), flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open like the stdout it replaces
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601, in UTC."""
+    return datetime.now(timezone.utc).isoformat()  # noqa: UP017 - datetime.UTC is newer than Python 3.8
+
+
+class Reporter:
+    """Keeps records.Report and sends it. Losing a report never fails a plan."""
+
+    def __init__(self, url: str, attempt: str) -> None:
+        now = utc_now()
+        self._url = url
+        self._steps: dict[str, dict[str, Any]] = {}
+        self._report: dict[str, Any] = {"state": "running", "attempt": attempt, "began": now, "updated": now}
+
+    def begun(self, step: str, result: dict[str, Any]) -> None:
+        """A step runs now."""
+        self._report["step"] = step
+        self._steps[step] = dict(result, step=step, result="running")
+        self._send()
+
+    def ended(self, step: str, result: dict[str, Any]) -> None:
+        """A step ended."""
+        self._steps[step] = dict(result, step=step)
+        if result["result"] != "skipped":
+            self._send()
+
+    def finished(self, state: str, reason: str) -> None:
+        """The plan ended."""
+        self._report.update(state=state, reason=reason[:2000])
+        for attempt in range(LAST_REPORT_TRIES):
+            if self._send():
+                return
+            time.sleep(0.3 * 2**attempt)
+
+    def _send(self) -> bool:
+        self._report.update(updated=utc_now(), steps=list(self._steps.values()))
+        body = json.dumps(self._report).encode()
+        request = urllib.request.Request(self._url, body, method="PUT")  # noqa: S310 - checked by check_plan
+        try:
+            with urllib.request.urlopen(request, timeout=REPORT_TIMEOUT_S):  # noqa: S310
+                return True
+        except (OSError, ValueError) as error:
+            log(f"the report was not taken: {error}")
+            return False
+
+
+def tail_of(path: str) -> str:
+    """Return the last lines of a log, as text whatever is in it."""
+    with open(path, "rb") as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - 4 * TAIL_CHARACTERS))
+        text = stream.read().decode("utf-8", "replace")
+    return "\n".join(text.splitlines()[-TAIL_LINES:])[-TAIL_CHARACTERS:]
+
+
+# ---- The plan ----
+
+
+_TEXT = {"step", "kind", "fingerprint"}
+_KINDS = {"run": {"script"}, "sync": {"component", "version", "to"}, "check": {"url"}}
+
+
+def read_plan(path: str) -> dict[str, Any]:
+    """Read and check a plan.
+
+    Raises:
+        PlanUnusable: it cannot be read, or is not what this agent understands.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            plan = json.load(stream)
+    except (OSError, ValueError) as error:
+        raise PlanUnusable(f"the plan cannot be read: {error}") from error
+    if not isinstance(plan, dict) or plan.get("form") != 1:
+        raise PlanUnusable("the plan is not of form 1, the only one that this agent knows")
+    for name in ("fleet", "server", "attempt", "address", "report_url"):
+        if not isinstance(plan.get(name), str):
+            raise PlanUnusable(f"the plan lacks {name}")
+    if not re.match("https?://", plan["report_url"]):
+        raise PlanUnusable("report_url is no HTTP URL")
+    if not isinstance(plan.get("steps"), list):
+        raise PlanUnusable("the plan lacks steps")
+    for step in plan["steps"]:
+        check_step(step)
+    return plan
+
+
+def check_step(step: Any) -> None:
+    """Refuse a step that could not be run.
+
+    Raises:
+        PlanUnusable: something is missing, or points outside of the root directory.
+    """
+    if not isinstance(step, dict) or step.get("kind") not in _KINDS:
+        raise PlanUnusable("a step is of a kind that this agent does not know")
+    lacking = [name for name in _TEXT | _KINDS[step["kind"]] if not isinstance(step.get(name), str)]
+    if lacking:
+        raise PlanUnusable("a step lacks {}".format(", ".join(sorted(lacking))))
+    if not re.fullmatch("[a-z][a-z0-9-]{0,62}", step["step"]):
+        raise PlanUnusable("{!r} is no name for a step".format(step["step"]))
+    if not isinstance(step.get("timeout_s"), (int, float)) or not step["timeout_s"] > 0:
+        raise PlanUnusable("step {}: timeout_s must be above 0".format(step["step"]))
+    if step["kind"] == "sync" and not is_below(os.fsencode(step["to"])):
+        raise PlanUnusable("step {}: {!r} is no path below the root directory".format(step["step"], step["to"]))
+    if step["kind"] == "sync" and not isinstance(step.get("content"), dict):
+        raise PlanUnusable("step {}: lacks content".format(step["step"]))
+
+
+def is_below(path: bytes) -> bool:
+    """Whether a relative path stays below the directory it starts from."""
+    return b"\0" not in path and all(part not in (b"", b".", b"..") for part in path.split(b"/"))
+
+
+class Moved:
+    """What a step fetched."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.requests = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int, requests: int = 0) -> None:
+        """Count bytes and requests; from any thread."""
+        with self._lock:
+            self.bytes += count
+            self.requests += requests
+
+
+class Runner:
+    """Runs one plan."""
+
+    def __init__(self, plan: dict[str, Any], root: str, signals: Signals) -> None:
+        self._plan = plan
+        self._root = root
+        self._signals = signals
+        self._ledger = Ledger(root)
+        self._reporter = Reporter(plan["report_url"], plan["attempt"])
+        self._began = time.monotonic()
+
+    def run(self) -> int:
+        """Run the plan; return the exit status."""
+        for folder in (HOME, LOGS):
+            os.makedirs(os.path.join(self._root, folder), exist_ok=True)
+        try:
+            self._wait_for_lock()
+            end_leftover(self._root)
+            reason = self._steps()
+        except (Stopped, OSError) as error:
+            reason = str(error)
+        self._signals.ignore()
+        state = "failed" if reason else "ok"
+        self._reporter.finished(state, reason)
+        emit(event="result", state=state, reason=reason, seconds=round(time.monotonic() - self._began, 3))
+        return 1 if reason else 0
+
+    def _wait_for_lock(self) -> None:
+        """Take the server's lock. It goes when this process does, with all its threads; no child has it."""
+        self._lock = os.open(os.path.join(self._root, HOME, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            emit(event="waiting", reason="another run is under way on this server")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def _steps(self) -> str:
+        """Run the steps up to the first that fails; return the reason why one did, or nothing."""
+        for step in self._plan["steps"]:
+            if self._is_done(step):
+                self._reporter.ended(step["step"], {"result": "skipped", "fingerprint": step["fingerprint"]})
+                emit(event="end", step=step["step"], result="skipped", seconds=0.0)
+                continue
+            result = self._step(step)
+            if result["result"] == "failed":
+                return "step {} failed: {}".format(step["step"], result["reason"])
+        return ""
+
+    def _is_done(self, step: dict[str, Any]) -> bool:
+        entry = self._ledger.read().get(step["step"], {})
+        if step["kind"] == "check" or entry.get("fingerprint") != step["fingerprint"]:
+            return False
+        return step["kind"] != "sync" or Trees(self._root, step["to"]).stands(step["content"]["manifest_sha256"])
+
+    def _step(self, step: dict[str, Any]) -> dict[str, Any]:
+        """Run one step and tell everybody; return its records.StepResult without the name."""
+        name, began, moved = step["step"], time.monotonic(), Moved()
+        result: dict[str, Any] = {"fingerprint": step["fingerprint"], "began": utc_now()}
+        reason = self._reason_of_failure(step, result, moved)
+        with self._signals.held():
+            result.update(seconds=round(time.monotonic() - began, 3), bytes=moved.bytes, requests=moved.requests)
+            result["result"] = "failed" if reason else "done"
+            if reason:
+                result.update(reason=reason[:2000], log_tail=self._tail(step))
+            elif step["kind"] != "check":
+                self._ledger.enter(name, dict(result, version=step.get("version", "")))
+            emit(event="end", step=name, **result)
+            self._reporter.ended(name, result)
+        return result
+
+    def _begin(self, step: dict[str, Any], result: dict[str, Any]) -> None:
+        with self._signals.held():
+            self._ledger.drop(step["step"])
+            emit(event="begin", step=step["step"], kind=step["kind"], why=step.get("why", ""))
+            self._reporter.begun(step["step"], result)
+
+    def _reason_of_failure(self, step: dict[str, Any], result: dict[str, Any], moved: Moved) -> str:
+        act = {"run": self._run, "sync": self._sync, "check": self._check}[step["kind"]]
+        try:
+            self._begin(step, result)
+            with self._signals.limit(step["timeout_s"]):
+                act(step, moved)
+        except TimedOut:
+            return "not done within {:g} s".format(step["timeout_s"])
+        except (StepFailed, Stopped, Corrupt, Broken, OSError) as error:
+            return str(error) or type(error).__name__
+        return ""
+
+    def _tail(self, step: dict[str, Any]) -> str:
+        return tail_of(self._log(step)) if step["kind"] == "run" and os.path.exists(self._log(step)) else ""
+
+    def _log(self, step: dict[str, Any]) -> str:
+        return os.path.join(self._root, LOGS, step["step"] + ".log")
+
+    def _run(self, step: dict[str, Any], moved: Moved) -> None:
+        run_script(step, self._root, self._log(step), self._environment(step), self._signals)
+
+    def _environment(self, step: dict[str, Any]) -> dict[str, str]:
+        own = {
+            "PATH": os.environ.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            "HOME": os.environ.get("HOME", "/root"),
+            "LANG": os.environ.get("LANG", "C.UTF-8"),
+            "SERVER_ROOT": self._root,
+            "ADDRESS": self._plan["address"],
+            "FLEET": self._plan["fleet"],
+            "SERVER": self._plan["server"],
+        }
+        return dict(own, **step.get("environment", {}))
+
+    def _sync(self, step: dict[str, Any], moved: Moved) -> None:
+        Sync(Trees(self._root, step["to"]), step["content"], moved).run()
+
+    def _check(self, step: dict[str, Any], moved: Moved) -> None:
+        check(step["url"], step["timeout_s"])
+
+
+# ---- run ----
+
+
+def run_script(step: dict[str, Any], root: str, log_path: str, environment: dict[str, str], signals: Signals) -> None:
+    """Run a step's script in a process group of its own.
+
+    Raises:
+        StepFailed: it ended with another status than 0, or could not be started.
+    """
+    command = write_script(root, step["step"], step["script"])
+    process = None
+    try:
+        with open(log_path, "wb") as output, signals.held():
+            process = start(command, root, output, environment)
+            note_running(root, process.pid)
+        status = process.wait()
+    except BaseException:
+        with signals.held():
+            if process is not None:
+                end_group(process)
+        raise
+    finally:
+        forget_running(root)
+    if status:
+        with signals.held():
+            end_group(process)
+        raise StepFailed(status_text(status))
+
+
+def write_script(root: str, name: str, text: str) -> list[str]:
+    """Put the script into a file and return the command that runs it."""
+    folder = os.path.join(root, HOME, "scripts")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, name)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.chmod(path, 0o700)
+    return [path] if text.startswith("#!") else ["/bin/sh", path]
+
+
+def start(command: list[str], root: str, output: BinaryIO, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a step's process as the leader of a new session."""
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StepFailed(f"the script could not be started: {error}") from error
+
+
+def status_text(status: int) -> str:
+    """Say how a process ended."""
+    if status > 0:
+        return f"the script ended with status {status}"
+    return f"the script was ended by {signal.Signals(-status).name}"
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End all processes of the step's group: SIGTERM, a short grace, SIGKILL."""
+    signal_group(process.pid, signal.SIGTERM)
+    until = time.monotonic() + TERM_GRACE_S
+    while group_lives(process) and time.monotonic() < until:
+        time.sleep(0.02)
+    signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def group_lives(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the group has a process left; reaps its leader, which else would count."""
+    process.poll()
+    return signal_group(process.pid, 0)
+
+
+def signal_group(group: int, number: int) -> bool:
+    """Signal a process group; False when there is none."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def running_path(root: str) -> str:
+    """Where the running step's process group is noted down."""
+    return os.path.join(root, HOME, "running.json")
+
+
+def note_running(root: str, group: int) -> None:
+    """Note the running step's process group down, for ``end_leftover``."""
+    write_whole(running_path(root), json.dumps({"group": group, "started": started(group), "boot": boot()}))
+
+
+def forget_running(root: str) -> None:
+    """The step's process has ended."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(running_path(root))
+
+
+def end_leftover(root: str) -> None:
+    """End what an agent that was killed in the middle of a step left running: the step is about to run again."""
+    try:
+        with open(running_path(root), encoding="utf-8") as stream:
+            left = json.load(stream)
+    except FileNotFoundError:
+        return
+    if left["boot"] == boot() and started(left["group"]) in ("", left["started"]):
+        log("ending what an earlier run left behind")
+        signal_group(left["group"], signal.SIGKILL)
+    forget_running(root)
+
+
+def started(pid: int) -> str:
+    """Return when a process started, in the kernel's ticks; nothing when it is gone. Tells a reused pid."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            return stream.read().rsplit(b")", 1)[1].split()[19].decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def boot() -> str:
+    """Return the id of this boot; pids of another one mean nothing."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+        return stream.read().strip()
+
+
+# ---- check ----
+
+
+def check(url: str, timeout_s: float) -> None:
+    """Ask a URL until it answers 200.
+
+    Raises:
+        StepFailed: the time ran out; says what it answered last.
+    """
+    pause, last = CHECK_FIRST_S, "no answer"
+    try:
+        while True:
+            last = answer_of(url)
+            if last == "200":
+                return
+            time.sleep(pause)
+            pause = min(CHECK_MOST_S, pause * 1.3)
+    except TimedOut:
+        raise StepFailed(f"{url} did not answer 200 within {timeout_s:g} s; last: {last}") from None
+
+
+def answer_of(url: str) -> str:
+    """Return the status that a URL answers with, or the error."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=CHECK_TIMEOUT_S) as response:
+            return str(response.status)
+    except urllib.error.HTTPError as error:
+        return f"status {error.code}"
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+# ---- sync: trees ----
+
+
+class Known(NamedTuple):
+    """A file of a standing tree, as it was when the tree was made."""
+
+    sha256: str
+    mode: int
+    size: int
+    changed_ns: int
+
+
+class Tree:
+    """One tree on disk and its record: what was put there."""
+
+    def __init__(self, home: bytes, name: bytes) -> None:
+        self.name = name
+        self.path = os.path.join(home, name)
+        self.record_path = self.path + b".json"
+        self.manifest_sha256 = ""
+        self.files: dict[bytes, Known] = {}
+        self._others: dict[bytes, tuple[int, bytes]] = {}
+
+    @property
+    def number(self) -> int:
+        """Trees are numbered in the order in which they were made."""
+        return int(self.name.split(b"-")[1])
+
+    def load(self) -> bool:
+        """Read the record; False when it is missing or damaged."""
+        try:
+            with open(self.record_path, encoding="utf-8") as stream:
+                record = json.load(stream)
+        except (FileNotFoundError, ValueError):
+            return False
+        self.manifest_sha256 = record["manifest_sha256"]
+        self.files = {os.fsencode(path): Known(*facts) for path, facts in record["files"].items()}
+        self._others = {os.fsencode(path): (mode, os.fsencode(to)) for path, (mode, to) in record["others"].items()}
+        return True
+
+    def save(self, manifest_sha256: str, files: dict[bytes, Known], others: dict[bytes, tuple[int, bytes]]) -> None:
+        """Write the record."""
+        record = {
+            "manifest_sha256": manifest_sha256,
+            "files": {os.fsdecode(path): facts for path, facts in files.items()},
+            "others": {os.fsdecode(path): (mode, os.fsdecode(to)) for path, (mode, to) in others.items()},
+        }
+        write_whole(os.fsdecode(self.record_path), json.dumps(record))
+
+    def has(self, path: bytes) -> bool:
+        """Whether a file is as it was when the tree was made. Content that changed has another time."""
+        known = self.files[path]
+        try:
+            status = os.lstat(os.path.join(self.path, path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        facts = (status.st_mode, status.st_size, status.st_mtime_ns)
+        return facts == (stat.S_IFREG | known.mode, known.size, known.changed_ns)
+
+    def whole(self) -> bool:
+        """Whether everything in the record is there as it was. A crash of the machine leaves shorter files."""
+        return all(self.has(path) for path in self.files) and all(self._has_other(path) for path in self._others)
+
+    def _has_other(self, path: bytes) -> bool:
+        mode, target = self._others[path]
+        full = os.path.join(self.path, path)
+        if target:
+            return os.path.islink(full) and os.readlink(full) == target
+        return os.path.isdir(full) and os.lstat(full).st_mode == stat.S_IFDIR | mode
+
+
+class Trees:
+    """The link ``<root>/<to>`` and the trees that it may point to, in ``.<name>.trees`` beside it."""
+
+    def __init__(self, root: str, to: str) -> None:
+        self.link = os.fsencode(os.path.join(root, to))
+        folder, name = os.path.split(self.link)
+        self._folder = b"." + name + b".trees"
+        self.home = os.path.join(folder, self._folder)
+
+    def present(self) -> Tree | None:
+        """Return the tree that the link points to."""
+        if not os.path.islink(self.link):
+            return None
+        folder, name = os.path.split(os.readlink(self.link))
+        return Tree(self.home, name) if folder == self._folder and re.fullmatch(b"tree-[0-9]+", name) else None
+
+    def stands(self, manifest_sha256: str) -> bool:
+        """Whether the link points to a whole tree of this manifest."""
+        tree = self.present()
+        return tree is not None and tree.load() and tree.manifest_sha256 == manifest_sha256 and tree.whole()
+
+    def all(self) -> list[Tree]:
+        """Return the trees on disk, latest first."""
+        names = [name for name in os.listdir(self.home) if re.fullmatch(b"tree-[0-9]+", name)]
+        return sorted((Tree(self.home, name) for name in names), key=lambda tree: -tree.number)
+
+    def clear(self) -> None:
+        """Remove all but the present tree and the latest one before it, and what a cut left behind."""
+        present = self.present()
+        older = [tree for tree in self.all() if present is not None and tree.number <= present.number]
+        keep = {name for tree in older[:2] for name in (tree.name, tree.name + b".json")}
+        for name in os.listdir(self.home):
+            if name not in keep:
+                remove(os.path.join(self.home, name))
+
+    def switch(self, tree: Tree) -> None:
+        """Point the link to a tree, at once.
+
+        Raises:
+            StepFailed: there is something else in the link's place.
+        """
+        if os.path.isdir(self.link) and not os.path.islink(self.link) and not os.listdir(self.link):
+            os.rmdir(self.link)
+        if os.path.lexists(self.link) and not os.path.islink(self.link):
+            raise StepFailed(f"{os.fsdecode(self.link)} is there already and is not ours; move it away")
+        temporary = os.path.join(self.home, b"link")
+        os.symlink(os.path.join(self._folder, tree.name), temporary)
+        os.replace(temporary, self.link)
+        sync_directory(os.path.dirname(self.link))
+
+
+def remove(path: bytes) -> None:
+    """Remove a file or a directory with all in it. A tree is renamed first: cut off, it looks like no tree."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+        return
+    doomed = path if path.endswith(b".gone") else path + b".gone"
+    os.rename(path, doomed)
+    for folder, _, _ in os.walk(doomed):
+        os.chmod(folder, 0o700)
+    shutil.rmtree(doomed)
+
+
+# ---- sync: a release's content ----
+
+
+class File(NamedTuple):
+    """A file that a release has."""
+
+    path: bytes
+    mode: int
+    size: int
+    sha256: str
+    blocks: list[int]
+    offset: int
+
+
+class Block(NamedTuple):
+    """A zlib stream in a pack."""
+
+    number: int
+    pack: str
+    offset: int
+    length: int
+    size: int
+
+
+class Release:
+    """A manifest (its format: shared/releases.py), decoded and checked."""
+
+    def __init__(self, text: bytes) -> None:
+        stored = json.loads(text)
+        packs = [pack["sha256"] for pack in stored.get("packs", [])]
+        self.lengths = {pack["sha256"]: pack["length"] for pack in stored.get("packs", [])}
+        self.blocks = [Block(n, packs[b[0]], *b[1:]) for n, b in enumerate(stored.get("blocks", []))]
+        self.folders: dict[bytes, int] = {}
+        self.links: dict[bytes, bytes] = {}
+        self.files: list[File] = []
+        for entry in stored["entries"]:
+            self._add(entry)
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        path, mode = unquote_to_bytes(entry["path"]), entry.get("mode", 0o644)
+        if path != b"." and not is_below(path):
+            raise Corrupt("the manifest has a path outside of the release: {!r}".format(entry["path"]))
+        kind = entry.get("kind", "file")
+        if kind == "dir":
+            self.folders[path] = mode
+        elif kind == "link":
+            self.links[path] = unquote_to_bytes(entry["target"])
+        else:
+            blocks = entry.get("blocks", [])
+            facts = (entry.get("size", 0), entry["sha256"], blocks, entry.get("offset", 0))
+            self.files.append(File(path, mode, *facts))
+
+
+class Part(NamedTuple):
+    """A stretch of a block's text, and the place in a content that it is for."""
+
+    start: int
+    length: int
+    content: Content
+    position: int
+
+
+class Content:
+    """A content that has to be fetched, and the files that are to have it."""
+
+    def __init__(self, sha256: str, size: int) -> None:
+        self.sha256 = sha256
+        self.size = size
+        self.files: list[File] = []
+        self._missing = size
+        self._lock = threading.Lock()
+
+    def arrived(self, count: int) -> bool:
+        """Count bytes that are written; True for the one who wrote the last."""
+        with self._lock:
+            self._missing -= count
+            return self._missing == 0
+
+
+class Span(NamedTuple):
+    """Blocks of a pack that are fetched in one request."""
+
+    pack: str
+    blocks: list[Block]
+    whole: bool
+
+
+class Sync:
+    """Brings one release to one place."""
+
+    def __init__(self, trees: Trees, where: dict[str, Any], moved: Moved) -> None:
+        self._trees = trees
+        self._where = where
+        self._moved = moved
+        self._made: dict[bytes, Known] = {}
+
+    def run(self) -> None:
+        """Build the tree beside the present one, then switch.
+
+        Raises:
+            StepFailed, Corrupt, OSError: it cannot be fetched or written; the present tree stands as before.
+        """
+        os.makedirs(self._trees.home, exist_ok=True)
+        self._trees.clear()
+        release = self._release()
+        trees = self._trees.all()
+        number = trees[0].number + 1 if trees else 1
+        new = Tree(self._trees.home, b"tree-%d" % number)
+        self._build(release, new.path + b".part", [tree for tree in trees if tree.load()])
+        others = {path: (mode, b"") for path, mode in release.folders.items()}
+        others.update((path, (0, target)) for path, target in release.links.items())
+        if len(self._made) != len(release.files):
+            raise Corrupt("the manifest names a file twice")
+        new.save(self._where["manifest_sha256"], self._made, others)
+        os.rename(new.path + b".part", new.path)
+        self._trees.switch(new)
+        self._trees.clear()
+
+    def _release(self) -> Release:
+        text = patiently(self._manifest, time.sleep)
+        if hashlib.sha256(text).hexdigest() != self._where["manifest_sha256"]:
+            raise Corrupt("the manifest is not the one that the plan names")
+        try:
+            release = Release(text)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise Corrupt(f"the manifest is not of a form that this agent knows: {error!r}") from error
+        if set(release.lengths) - set(self._where["packs"]):
+            raise StepFailed("the plan does not say where all packs of the release are")
+        return release
+
+    def _manifest(self) -> bytes:
+        with Download(self._where["manifest_url"], self._moved) as response:
+            return response.read_all()
+
+    def _build(self, release: Release, path: bytes, trees: list[Tree]) -> None:
+        os.mkdir(path, 0o700)
+        for folder in sorted(release.folders):
+            if folder != b".":
+                os.mkdir(os.path.join(path, folder), 0o700)
+        missing = self._take_over(release, path, trees)
+        Fetching(release, path, missing, urls=self._where["packs"], moved=self._moved, made=self._made).run()
+        for link, target in release.links.items():
+            os.symlink(target, os.path.join(path, link))
+        for folder in sorted(release.folders, reverse=True):
+            os.chmod(os.path.join(path, folder), release.folders[folder])
+
+    def _take_over(self, release: Release, path: bytes, trees: list[Tree]) -> dict[str, Content]:
+        """Link or copy all files whose content is on disk; return the contents that are not."""
+        missing: dict[str, Content] = {}
+        local = Local(trees)
+        for file in release.files:
+            known = local.provide(file, os.path.join(path, file.path))
+            if known is None:
+                missing.setdefault(file.sha256, Content(file.sha256, file.size)).files.append(file)
+            else:
+                self._made[file.path] = known
+        return missing
+
+
+class Local:
+    """The contents that standing trees have."""
+
+    def __init__(self, trees: list[Tree]) -> None:
+        self._trees = trees
+        self._holders: dict[str, tuple[Tree, bytes]] = {}
+        for tree in reversed(trees):
+            for path, known in tree.files.items():
+                self._holders[known.sha256] = (tree, path)
+
+    def provide(self, file: File, to: bytes) -> Known | None:
+        """Make a file from what is on disk, and return what is known of it: None when its content is not there."""
+        for tree in self._trees:
+            known = tree.files.get(file.path)
+            if known is not None and (known.sha256, known.mode) == (file.sha256, file.mode) and tree.has(file.path):
+                os.link(os.path.join(tree.path, file.path), to)
+                return known
+        holder = self._holders.get(file.sha256)
+        return self._copy(holder[0], holder[1], file, to) if holder else None
+
+    def _copy(self, tree: Tree, path: bytes, file: File, to: bytes) -> Known | None:
+        """Copy a content that has another name or mode now, or was touched; None when it is another by now."""
+        try:
+            with open(os.path.join(tree.path, path), "rb") as source, open(to, "xb") as target:
+                shutil.copyfileobj(source, target, 1024 * 1024)
+        except FileNotFoundError:
+            return None
+        if digest_of(to) != file.sha256:
+            os.unlink(to)
+            return None
+        return finish(file, to)
+
+
+def finish(file: File, path: bytes) -> Known:
+    """Set a written file's mode and return what is known of it from now on."""
+    os.chmod(path, file.mode)
+    status = os.lstat(path)
+    return Known(file.sha256, file.mode, status.st_size, status.st_mtime_ns)
+
+
+def digest_of(path: bytes) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for piece in iter(lambda: stream.read(1024 * 1024), b""):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+class Fetching:
+    """Fetches contents in a few threads and writes the files that have them."""
+
+    def __init__(
+        self,
+        release: Release,
+        path: bytes,
+        contents: dict[str, Content],
+        *,
+        urls: dict[str, str],
+        moved: Moved,
+        made: dict[bytes, Known],
+    ) -> None:
+        self._release = release
+        self._path = path
+        self._contents = contents
+        self._urls = urls
+        self._moved = moved
+        self._made = made
+        self._parts: dict[int, list[Part]] = {}
+        self._work: queue.SimpleQueue[Span] = queue.SimpleQueue()
+        self._ends: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Fetch everything.
+
+        Raises:
+            StepFailed, Corrupt, OSError: from the first worker that gave up.
+        """
+        for content in self._contents.values():
+            self._plan(content)
+        for span in spans(self._release, set(self._parts)):
+            self._work.put(span)
+        workers = min(FETCH_WORKERS, self._work.qsize())
+        for _ in range(workers):
+            threading.Thread(target=self._worker, daemon=True).start()
+        try:
+            for _ in range(workers):
+                error = self._ends.get()
+                if error is not None:
+                    raise error
+        finally:
+            self._stop.set()
+
+    def _plan(self, content: Content) -> None:
+        """Note which stretch of which block goes where in a content."""
+        if not content.size:
+            self._write_small(content, b"")
+            return
+        file, position = content.files[0], 0
+        start = file.offset
+        for number in file.blocks:
+            length = min(content.size - position, self._release.blocks[number].size - start)
+            self._parts.setdefault(number, []).append(Part(start, length, content, position))
+            position, start = position + length, 0
+        if position != content.size:
+            raise Corrupt(f"the manifest's blocks do not make up {file.path!r}")
+
+    def _worker(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._fetch(self._work.get_nowait())
+        except queue.Empty:
+            self._ends.put(None)
+        except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
+            self._ends.put(error)
+
+    def _fetch(self, span: Span) -> None:
+        """Fetch a span, again from where it was when the connection breaks."""
+        left = list(span.blocks)
+        patiently(lambda: self._stream(span, left), self._stop.wait)
+
+    def _stream(self, span: Span, left: list[Block]) -> None:
+        """Take block after block off ``left`` as they arrive and are written."""
+        start, end = left[0].offset, left[-1].offset + left[-1].length
+        bounds = None if span.whole and len(left) == len(span.blocks) else (start, end)
+        with Download(self._urls[span.pack], self._moved, bounds) as response:
+            while left and not self._stop.is_set():
+                response.skip_to(left[0].offset)
+                self._unpack(left[0], response.read(left[0].length))
+                del left[0]
+
+    def _unpack(self, block: Block, compressed: bytes) -> None:
+        try:
+            text = zlib.decompressobj().decompress(compressed, block.size + 1)
+        except zlib.error as error:
+            raise Corrupt(f"pack {block.pack[:12]} is damaged: {error}") from error
+        if len(text) != block.size:
+            raise Corrupt(f"pack {block.pack[:12]} is damaged: block {block.number} has another length")
+        for part in self._parts[block.number]:
+            piece = text[part.start : part.start + part.length]
+            if part.length == part.content.size:
+                self._write_small(part.content, piece)
+            else:
+                self._write_part(part, piece)
+
+    def _write_small(self, content: Content, text: bytes) -> None:
+        if hashlib.sha256(text).hexdigest() != content.sha256:
+            raise corrupt(content)
+        for file in content.files:
+            path = os.path.join(self._path, file.path)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            try:
+                write_all(handle, text)
+                os.fchmod(handle, file.mode)
+                status = os.fstat(handle)
+            finally:
+                os.close(handle)
+            self._made[file.path] = Known(file.sha256, file.mode, status.st_size, status.st_mtime_ns)
+
+    def _write_part(self, part: Part, piece: bytes) -> None:
+        first = os.path.join(self._path, part.content.files[0].path)
+        handle = os.open(first, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            os.lseek(handle, part.position, os.SEEK_SET)
+            write_all(handle, piece)
+        finally:
+            os.close(handle)
+        if part.content.arrived(len(piece)):
+            self._complete(part.content, first)
+
+    def _complete(self, content: Content, first: bytes) -> None:
+        """A large content is all there: check it, and copy it to where else it belongs."""
+        if digest_of(first) != content.sha256:
+            raise corrupt(content)
+        for file in content.files:
+            path = os.path.join(self._path, file.path)
+            if path != first:
+                shutil.copyfile(first, path)
+            self._made[file.path] = finish(file, path)
+
+
+def corrupt(content: Content) -> Corrupt:
+    """Say that a content is not what it should be."""
+    return Corrupt(f"the content of {content.files[0].path!r} is not what the manifest says")
+
+
+def write_all(handle: int, text: bytes) -> None:
+    """Write all of a text; one write takes 2 GB at most, and less on a full disk."""
+    view = memoryview(text)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def spans(release: Release, wanted: set[int]) -> list[Span]:
+    """Join wanted blocks into few requests: whole packs where most of one is wanted, ranges elsewhere. Pure."""
+    by_pack: dict[str, list[Block]] = {}
+    for number in wanted:
+        block = release.blocks[number]
+        by_pack.setdefault(block.pack, []).append(block)
+    found: list[Span] = []
+    for pack, blocks in by_pack.items():
+        blocks.sort(key=lambda block: block.offset)
+        if 2 * sum(block.length for block in blocks) > release.lengths[pack]:
+            found.append(Span(pack, blocks, whole=True))
+        else:
+            found.extend(Span(pack, near, whole=False) for near in _near(blocks))
+    return found
+
+
+def _near(blocks: list[Block]) -> Iterator[list[Block]]:
+    near = blocks[:1]
+    for block in blocks[1:]:
+        if block.offset - (near[-1].offset + near[-1].length) > GAP_BYTES:
+            yield near
+            near = []
+        near.append(block)
+    yield near
+
+
+def patiently(fetch: Callable[[], T], wait: Callable[[float], object]) -> T:
+    """Fetch, and try a few times again when that breaks."""
+    for attempt in range(FETCH_TRIES - 1):
+        try:
+            return fetch()
+        except Broken as error:
+            log(f"{error}; trying again")
+            wait(0.2 * 3**attempt)
+    return fetch()
+
+
+class Download:
+    """One GET, read as a stream that knows where in the object it is. Every trouble on the way is Broken."""
+
+    def __init__(self, url: str, moved: Moved, bounds: tuple[int, int] | None = None) -> None:
+        self._name = url.split("?", maxsplit=1)[0]
+        self._moved = moved
+        headers = {"Range": f"bytes={bounds[0]}-{bounds[1] - 1}"} if bounds else {}
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the plan's digest was verified
+        moved.add(0, requests=1)
+        try:
+            self._response = urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S)  # noqa: S310
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(error) from error
+        self._at = bounds[0] if bounds and self._response.status == 206 else 0
+
+    def __enter__(self) -> Download:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._response.close()
+
+    def read_all(self) -> bytes:
+        """Return the whole of it."""
+        return self._read(None)
+
+    def read(self, length: int) -> bytes:
+        """Return the next ``length`` bytes."""
+        text = self._read(length)
+        if len(text) != length:
+            raise self._broken("the answer ended early")
+        return text
+
+    def skip_to(self, offset: int) -> None:
+        """Read over what is not wanted."""
+        while self._at < offset:
+            self.read(min(offset - self._at, 1024 * 1024))
+
+    def _read(self, length: int | None) -> bytes:
+        try:
+            text: bytes = self._response.read(length)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(error) from error
+        self._moved.add(len(text))
+        self._at += len(text)
+        return text
+
+    def _broken(self, why: object) -> Broken:
+        return Broken(f"{self._name}: {why}")
+
+
+# ---- the command ----
+
+
+def refuse(error: PlanUnusable) -> int:
+    """Say why the plan cannot be run."""
+    emit(event="result", state="failed", reason=str(error), seconds=0.0)
+    return 2
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the command line says; return the exit status."""
+    parser = argparse.ArgumentParser(description="Runs a provisioning plan on this server.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "ledger"):
+        command = commands.add_parser(name)
+        command.add_argument("--root", default=os.environ.get("SERVER_ROOT") or "/")
+        if name == "run":
+            command.add_argument("plan")
+    options = parser.parse_args(arguments)
+    root = os.path.abspath(options.root)
+    if options.command == "ledger":
+        print(json.dumps(Ledger(root).read(), indent=1, sort_keys=True))
+        return 0
+    signals = Signals()
+    signals.install()
+    try:
+        return Runner(read_plan(options.plan), root, signals).run()
+    except PlanUnusable as error:
+        return refuse(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
