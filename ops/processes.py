@@ -7,7 +7,7 @@ what an earlier one started, even after ``kill -9``, and never ends a stranger t
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,20 +41,15 @@ class Processes:
         self.folder = folder
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Running:
-        """Start a process in a session of its own, its output going to ``<folder>/<name>.log``."""
+        """Start a program (its path first) in a session of its own, its output going to ``<folder>/<name>.log``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / f"{name}.log"
-        with log.open("ab") as output:
-            child = subprocess.Popen(
-                list(command),
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        process = psutil.Process(child.pid)
-        record = {"pid": child.pid, "started": process.create_time(), "command": list(command)}
+        output = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        files = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), output, (os.POSIX_SPAWN_DUP2, 1, 2)]
+        # Not subprocess: its objects complain when they are let go of before the process ends, which is the point here.
+        pid = os.posix_spawn(command[0], list(command), dict(environment), file_actions=files, setsid=True)
+        process = psutil.Process(pid)
+        record = {"pid": pid, "started": process.create_time(), "command": list(command)}
         (self.folder / f"{name}.json").write_text(json.dumps(record))
         return Running(name, process, log)
 
