@@ -256,7 +256,7 @@ class FakeServers(Fake):
     async def tagged(self, tags: Mapping[str, str]) -> Sequence[Instance]:
         async with self._taking("tagged", dict(tags)):
             if not tags:
-                raise Refused("no tags: that would be every instance of the account")
+                raise ValueError("no tags: that would be every instance of the account")
             return [
                 each
                 for each in self.known.values()
@@ -294,8 +294,10 @@ class FakeServers(Fake):
     async def create_image(self, server: str, name: str, tags: Mapping[str, str]) -> str:
         async with self._taking("create_image", server, name, dict(tags)):
             existing = next((each for each in self.stored.values() if each.name == name), None)
-            if existing is not None:
+            if existing is not None and tags.items() <= existing.tags.items():
                 return existing.image
+            if existing is not None:
+                raise Refused(f"{existing.image} has the name {name!r} and other tags")
             if server not in self.known:
                 raise NotFound(f"no instance {server}")
             image = self._new_id("ami")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from shared import pauses
@@ -12,6 +12,7 @@ from shared.cloud import AlarmState, Group, Instance, LifecycleState
 from shared.fleet import Fleet
 from shared.ids import QUARANTINE_TAG
 from shared.messages import ServerDisableRequested, ServerKillRequested
+from shared.moments import in_utc, moment
 from shared.records import Disruption, FleetStatus, Pause
 
 CHAOS = "chaos"
@@ -228,11 +229,7 @@ def _expired(view: View) -> tuple[EndQuarantine, ...]:
 
 def quarantined_since(instance: Instance) -> datetime | None:
     """Read the quarantine tag; None when it is not a time, and then the server is kept. Pure."""
-    try:
-        since = datetime.fromisoformat(instance.tags.get(QUARANTINE_TAG, ""))
-    except ValueError:
-        return None
-    return since if since.tzinfo is not None else since.replace(tzinfo=UTC)
+    return moment(instance.tags.get(QUARANTINE_TAG, ""))
 
 
 Request = ServerKillRequested | ServerDisableRequested
@@ -281,7 +278,7 @@ def chaos_refusal(view: View, request: Request, alarms: Mapping[str, AlarmState]
     policy = view.fleet.policies.chaos
     if not policy.enabled:
         return f"the fleet {view.fleet.fleet} has not opted in to chaos"
-    if request.time is None or abs(view.now - _utc(request.time)) > STALE_AFTER:
+    if request.time is None or abs(view.now - in_utc(request.time)) > STALE_AFTER:
         return "the chaos request is undated or stale"
     for name in policy.alarms:
         if alarms.get(name) != "OK":
@@ -290,10 +287,6 @@ def chaos_refusal(view: View, request: Request, alarms: Mapping[str, AlarmState]
     if not settled or len(view.well) < view.group.desired:
         return f"the fleet is not at strength: {len(view.well)} of {view.group.desired} known to be healthy"
     return None
-
-
-def _utc(time: datetime) -> datetime:
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def budget_refusal(view: View, status: FleetStatus | None, server: str) -> Refuse | None:

@@ -1,0 +1,1 @@
+"""Retires images that nothing needs any more, and reaps builders that leaked."""

@@ -1,0 +1,143 @@
+"""Observe everything that may need an image, decide, and look once more before each destructive call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from services.janitor import decide
+from services.janitor.decide import Action, Quarantine, Reap, Release, Retire, Stop, View
+from shared.alerts import Alerts
+from shared.audit import Audits
+from shared.clock import Clock
+from shared.cloud import Group, GroupsPort, Instance, PublisherPort, ServersPort
+from shared.documents import Documents
+from shared.events import Incoming
+from shared.fleets import Fleets
+from shared.ids import FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG
+from shared.messages import BuilderReaped, ImageRetired, Tick
+from shared.names import ServiceName
+from shared.outcome import Done, Outcome
+from shared.records import Bake, Pause, Pointer, Record, pause_key, pointer_key
+from shared.sweeps import Sweeps
+
+SERVICE: ServiceName = "janitor"
+
+VIEW_GOOD_FOR_S = 60
+"""A process that was stopped and goes on must not act on what it saw before."""
+
+R = TypeVar("R", bound=Record)
+
+
+class Janitor:
+    """Keeps the backlog of images, and no more than that."""
+
+    def __init__(
+        self,
+        *,
+        groups: GroupsPort,
+        servers: ServersPort,
+        publisher: PublisherPort,
+        clock: Clock,
+        documents: Documents,
+        fleets: Fleets,
+        alerts: Alerts,
+    ) -> None:
+        self._groups = groups
+        self._servers = servers
+        self._publisher = publisher
+        self._clock = clock
+        self._documents = documents
+        self._fleets = fleets
+        self._alerts = alerts
+        self._audits = Audits(documents, clock, SERVICE)
+        self._sweeps = Sweeps(alerts, SERVICE)
+
+    async def handle(self, incoming: Incoming) -> Outcome:
+        """Act on a tick.
+
+        Raises:
+            UnknownFleet: it names a fleet that nobody described.
+            CorruptDocument: nothing was done about that fleet.
+            CloudError: doing it again is harmless.
+        """
+        if not isinstance(incoming, Tick):
+            return Done(f"{type(incoming).__name__} asks nothing of the janitor")
+        if incoming.fleet is not None:
+            return await self._sweeps.one(incoming.fleet, self._clean)
+        return await self._sweeps.all(await self._fleets.names(), self._clean)
+
+    async def _clean(self, fleet: str) -> str:
+        actions = decide.clean(await self._observe(fleet))
+        if isinstance(actions, Stop):
+            see = f"aws ec2 describe-images --owners self --filters Name=tag:{FLEET_TAG},Values={fleet}"
+            await self._alerts.raise_alert(fleet, "janitor-stopped", actions.reason, see)
+            return f"nothing was touched: {actions.reason}"
+        await self._alerts.clear(fleet, "janitor-stopped")
+        told = [await self._act(fleet, action) for action in actions]
+        return "; ".join(told) or "nothing is due"
+
+    async def _act(self, fleet: str, action: Action) -> str:
+        match action:
+            case Quarantine():
+                await self._servers.tag(action.image, {QUARANTINE_TAG: self._clock.now().isoformat()})
+                return f"{action.image} is set aside"
+            case Release():
+                await self._servers.tag(action.image, {QUARANTINE_TAG: ""})
+                return f"{action.image} stays: {action.reason}"
+            case Retire() | Reap():
+                return await self._destroy(fleet, action)
+
+    async def _destroy(self, fleet: str, action: Retire | Reap) -> str:
+        target = action.image.image if isinstance(action, Retire) else action.server
+        looked = self._clock.monotonic()
+        if not await self._still_due(fleet, action):
+            return f"{target} stays: it was due a moment ago and is not any more"
+        what = "retire-image" if isinstance(action, Retire) else "reap-builder"
+        await self._audits.write(fleet, what, target, SERVICE, action.reason)
+        if self._clock.monotonic() - looked > VIEW_GOOD_FOR_S:
+            return f"{target} stays for now: what was observed is too old to act on"
+        await self._carry_out(fleet, action)
+        return f"{target}: {what}: {action.reason}"
+
+    async def _still_due(self, fleet: str, action: Retire | Reap) -> bool:
+        actions = decide.clean(await self._observe(fleet))
+        return not isinstance(actions, Stop) and action in actions
+
+    async def _carry_out(self, fleet: str, action: Retire | Reap) -> None:
+        done: ImageRetired | BuilderReaped
+        if isinstance(action, Retire):
+            await self._servers.deregister(action.image)
+            done = ImageRetired(time=self._clock.now(), source=SERVICE, fleet=fleet, image=action.image.image)
+        else:
+            await self._servers.terminate(action.server)
+            done = BuilderReaped(time=self._clock.now(), source=SERVICE, fleet=fleet, server=action.server)
+        await self._publisher.publish(done)
+
+    async def _observe(self, name: str) -> View:
+        fleet = await self._fleets.get(name)
+        # What refers to images is read after the images: a new reference to one of them is seen.
+        images = await self._servers.images(name)
+        group = await self._groups.describe(name)
+        bakes = await self._all(Bake, f"fleets/{name}/bakes/")
+        return View(
+            fleet=fleet,
+            images=images,
+            pointer=await self._documents.get(Pointer, pointer_key(name)),
+            history=await self._all(Pointer, f"fleets/{name}/image-history/"),
+            bakes={bake.bake: bake for bake in bakes},
+            templates=await self._servers.templates(name),
+            group=group,
+            instances=await self._instances(name, group),
+            pause=await self._documents.get(Pause, pause_key(name)),
+            now=self._clock.now(),
+        )
+
+    async def _instances(self, fleet: str, group: Group) -> Sequence[Instance]:
+        tagged = await self._servers.tagged({MANAGED_TAG: "true", FLEET_TAG: fleet})
+        members = await self._servers.instances([member.server for member in group.members])
+        return list({**{each.server: each for each in tagged}, **members}.values())
+
+    async def _all(self, model: type[R], prefix: str) -> Sequence[R]:
+        found = [await self._documents.get(model, key) for key in await self._documents.keys(prefix)]
+        return [each for each in found if each is not None]
