@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import InvalidAMIIdError
 from moto.ec2.models import EC2Backend, ec2_backends
@@ -17,7 +16,7 @@ from moto.ssm.models import ssm_backends
 from localcloud.account import ACCOUNT, REGION
 from localcloud.events import Events
 from localcloud.machines import Machines
-from localcloud.overlay import Method, replace, wrap
+from localcloud.overlay import Method, Refusal, replace, wrap
 
 STOCK_IMAGE = "ubuntu-stock"
 STOCK_PARAMETER = "/autoprovisioner/stock-image"
@@ -86,7 +85,7 @@ class Images:
         backend, name = response.ec2_backend, response._get_param("Name")
         instance = backend.get_instance(response._get_param("InstanceId"))
         if instance.state not in ("running", "stopped"):
-            raise ServiceException("IncorrectInstanceState", f"Instance '{instance.id}' is {instance.state}.")
+            raise Refusal("IncorrectInstanceState", f"Instance '{instance.id}' is {instance.state}.")
         _refuse_duplicate(backend, name)
         image = Ami(
             backend,
@@ -130,7 +129,7 @@ class Images:
 def _refuse_duplicate(backend: Any, name: str) -> None:
     for image in backend.amis.values():
         if image.name == name and image.owner_id == ACCOUNT:
-            raise ServiceException("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
+            raise Refusal("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
 
 
 def _refusing_unknown(original: Method) -> Method:

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import InvalidInstanceIdError, UnvailableAMIIdError
 from moto.ec2.models import EC2Backend, ec2_backends
@@ -17,7 +16,7 @@ from moto.ssm.models import ssm_backends
 from localcloud.account import ACCOUNT, REGION, arn
 from localcloud.events import Events
 from localcloud.machines import Machines, MachineState, NoMachine
-from localcloud.overlay import Method, replace, wrap
+from localcloud.overlay import Method, Refusal, replace, wrap
 from localcloud.tokens import once_per_token
 
 CODES: dict[str, int] = {
@@ -86,7 +85,7 @@ class Instances:
                 try:
                     act(instance.id)
                 except NoMachine as wrong:
-                    raise ServiceException("IncorrectInstanceState", str(wrong)) from wrong
+                    raise Refusal("IncorrectInstanceState", str(wrong)) from wrong
                 changed.append((instance, before))
             return changed
 
@@ -128,7 +127,7 @@ def _image_to_launch(backend: Any, image: str, template: Any) -> str:
     if image.startswith(_RESOLVE):
         image = ssm_backends[ACCOUNT][REGION].get_parameter(image.removeprefix(_RESOLVE)).value
     if not image:
-        raise ServiceException("MissingParameter", "The request must contain the parameter ImageId")
+        raise Refusal("MissingParameter", "The request must contain the parameter ImageId")
     found = backend.describe_images(ami_ids=[image])[0]
     if found.state != "available":
         raise UnvailableAMIIdError(image)

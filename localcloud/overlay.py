@@ -20,6 +20,16 @@ log = logging.getLogger("localcloud")
 Method = Callable[..., Any]
 
 
+class Refusal(ServiceException):  # type: ignore[misc] # moto comes without types
+    """An error that AWS answers: its code and its message.
+
+    Of our own module, since moto looks up its own exceptions' service by the module's name.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(code, message)
+
+
 def replace(owner: Any, method: Method) -> None:
     """Give a moto class a method of ours, under the function's own name."""
     setattr(owner, method.__name__, method)
@@ -53,5 +63,5 @@ def answer_errors() -> None:
 
 
 def _refuse(response: Any, code: str, message: str) -> tuple[int, dict[str, str], str]:
-    status, headers, body = response.serialized(ActionResult(ServiceException(code, message)))
+    status, headers, body = response.serialized(ActionResult(Refusal(code, message)))
     return max(int(status), 500), {**headers, "status": "500"}, body

@@ -8,6 +8,7 @@ import socket
 import tempfile
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
@@ -16,6 +17,7 @@ from localcloud import events, overlay, processes, templates
 from localcloud.background import repeat
 from localcloud.commands import Commands
 from localcloud.events import Events
+from localcloud.groupworld import make_groups
 from localcloud.images import Images
 from localcloud.instances import Instances
 from localcloud.machines import Machines
@@ -28,6 +30,9 @@ log = logging.getLogger("localcloud")
 
 HOST = "127.0.0.1"
 
+_FORM = "application/x-www-form-urlencoded"
+
+GROUPS_EVERY_S = 0.2
 SCHEDULES_EVERY_S = 0.5
 REAP_EVERY_S = 0.5
 
@@ -44,13 +49,14 @@ class LocalCloud:
         self.instances = Instances(self.events)
         self.machines = Machines(state, network_of(self._port), self._processes, self.instances.changed)
         self.images = Images(self.events, self.machines)
+        self.groups = make_groups(self.instances, self.machines, self.events, clock)
         commands = Commands(state, self.machines, self._processes, clock, announcing(self.events))
         self.systems_manager = SystemsManager(commands)
         self.schedules = Schedules(self.events, clock)
         self._server: BaseWSGIServer = make_server(
             HOST,
             self._port,
-            DomainDispatcherApplication(create_backend_app),
+            _keep_bodies(DomainDispatcherApplication(create_backend_app)),
             threaded=True,
             request_handler=MotoRequestHandler,
             fd=listening.fileno(),
@@ -68,6 +74,7 @@ class LocalCloud:
         self.systems_manager.install()
         self.images.add_stock_image()
         repeat(self._processes.reap_orphans, REAP_EVERY_S, self._over)
+        repeat(self.groups.tick, GROUPS_EVERY_S, self._over)
         repeat(self.schedules.tick, SCHEDULES_EVERY_S, self._over)
 
     def serve(self) -> None:
@@ -83,6 +90,17 @@ class LocalCloud:
         """End every process that this local cloud started, directly or not."""
         processes.end(lambda: processes.marked(self._state) | processes.children_of(os.getpid()))
         self._processes.reap_orphans()
+
+
+def _keep_bodies(application: Any) -> Any:
+    """Have a PUT's body stored as it came, also when a client such as urllib calls it a form."""
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["REQUEST_METHOD"] == "PUT" and environ.get("CONTENT_TYPE") == _FORM:
+            environ["CONTENT_TYPE"] = "binary/octet-stream"
+        return application(environ, start_response)
+
+    return answer
 
 
 def network_of(port: int) -> str:

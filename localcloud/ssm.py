@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, EmptyResult
 from moto.ec2.models import ec2_backends
 from moto.ssm.models import ssm_backends
@@ -23,7 +22,7 @@ from localcloud.documents import (
     steps,
 )
 from localcloud.events import Events
-from localcloud.overlay import replace
+from localcloud.overlay import Refusal, replace
 
 DELIVERY_S = 3600
 """TimeoutSeconds when nobody says."""
@@ -68,9 +67,7 @@ class SystemsManager:
                 timeout_s=asked("TimeoutSeconds", DELIVERY_S),
             )
         except NotOnline as wrong:
-            raise ServiceException(
-                "InvalidInstanceId", f"Instances not in a valid state for account: {wrong}"
-            ) from wrong
+            raise Refusal("InvalidInstanceId", f"Instances not in a valid state for account: {wrong}") from wrong
         return {"Command": _command(command)}
 
     def get_command_invocation(self, asked: Any) -> _Answer:
@@ -79,7 +76,7 @@ class SystemsManager:
         for invocation in command.invocations if command else ():
             if command and invocation.instance == asked("InstanceId"):
                 return _invocation_in_full(command, invocation)
-        raise ServiceException("InvocationDoesNotExist", "The command ID and managed node ID did not match.")
+        raise Refusal("InvocationDoesNotExist", "The command ID and managed node ID did not match.")
 
     def list_command_invocations(self, asked: Any) -> _Answer:
         """ListCommandInvocations, by command and instance, the newest first."""
@@ -124,7 +121,7 @@ class SystemsManager:
     def _existing(self, name: str) -> Command:
         command = self._commands.get(name)
         if command is None:
-            raise ServiceException("InvalidCommandId", f"There is no command {name}.")
+            raise Refusal("InvalidCommandId", f"There is no command {name}.")
         return command
 
 
@@ -174,11 +171,11 @@ def _targets(targets: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _check_instances(instances: Sequence[str]) -> None:
     if not instances:
-        raise ServiceException("InvalidInstanceId", "no instance is named, or none matches the targets")
+        raise Refusal("InvalidInstanceId", "no instance is named, or none matches the targets")
     if len(set(instances)) < len(instances):
-        raise ServiceException("DuplicateInstanceId", "an instance is named twice")
+        raise Refusal("DuplicateInstanceId", "an instance is named twice")
     if len(instances) > MOST_INSTANCES:
-        raise ServiceException("ValidationException", f"more than {MOST_INSTANCES} instances")
+        raise Refusal("ValidationException", f"more than {MOST_INSTANCES} instances")
 
 
 def _steps(document: str, version: str | None, parameters: Mapping[str, Sequence[str]]) -> tuple[Step, ...]:
@@ -191,9 +188,9 @@ def _steps(document: str, version: str | None, parameters: Mapping[str, Sequence
     try:
         return steps(content, parameters)
     except InvalidParameters as wrong:
-        raise ServiceException("InvalidParameters", str(wrong)) from wrong
+        raise Refusal("InvalidParameters", str(wrong)) from wrong
     except InvalidDocument as wrong:
-        raise ServiceException("InvalidDocument", str(wrong)) from wrong
+        raise Refusal("InvalidDocument", str(wrong)) from wrong
 
 
 def _page(name: str, found: Sequence[Mapping[str, Any]], asked: Any) -> _Answer:

@@ -6,9 +6,8 @@ import json
 from threading import Lock
 from typing import Any
 
-from moto.core.exceptions import ServiceException
 
-from localcloud.overlay import Method
+from localcloud.overlay import Method, Refusal
 
 
 def once_per_token(original: Method) -> Method:
@@ -26,9 +25,7 @@ def once_per_token(original: Method) -> Method:
                 answered[token] = (asked, original(response))
         before, answer = answered[token]
         if before != asked:
-            raise ServiceException(
-                "IdempotentParameterMismatch", f"The client token {token} was used with other parameters."
-            )
+            raise Refusal("IdempotentParameterMismatch", f"The client token {token} was used with other parameters.")
         return answer
 
     return answer

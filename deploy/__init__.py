@@ -1,0 +1,1 @@
+"""How the system gets to AWS: fleets, groups, queues and topics."""
