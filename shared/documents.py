@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
@@ -44,12 +46,14 @@ class Documents:
     """Typed documents with optimistic concurrency.
 
     Every write carries the next generation and a write id of its own, so no two writes have the same bytes, and a
-    reply that was lost is told from a race that was lost by reading back who wrote.
+    reply that was lost is told from a race that was lost by reading back who wrote. Changes of one document inside
+    this process wait for each other, so that only other processes are raced against.
     """
 
     def __init__(self, objects: ObjectsPort, new_id: Callable[[], str] = new_write_id) -> None:
         self._objects = objects
         self._new_id = new_id
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, model: type[R], key: str) -> R | None:
         """Return the document, or None when there is none.
@@ -93,6 +97,11 @@ class Documents:
             Conflict: others won every one of the bounded tries.
             CloudError: S3 did not answer.
         """
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            return await self._change(model, key, decide)
+
+    async def _change(self, model: type[R], key: str, decide: Callable[[R | None], R | None]) -> Written[R]:
         ours: set[str] = set()
         while True:
             old, etag = await self._read(model, key)

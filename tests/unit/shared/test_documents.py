@@ -1,0 +1,297 @@
+"""Conditional documents: no accepted write is lost, and nothing unreadable is overwritten."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count
+
+import pytest
+
+from shared.cloud import Conflict, Throttled, Unavailable
+from shared.documents import TRIES, CorruptDocument, Documents, Written
+from shared.records import Membership, Pause, Pointer
+from tests.fakes import FakeObjects, etag_of
+
+KEY = "fleets/web/pause.json"
+NEVER = Pause(what="chaos", by="nobody")
+
+
+def numbered(prefix: str) -> Callable[[], str]:
+    numbers = count(1)
+    return lambda: f"{prefix}{next(numbers)}"
+
+
+@pytest.fixture
+def objects() -> FakeObjects:
+    return FakeObjects()
+
+
+@pytest.fixture
+def documents(objects: FakeObjects) -> Documents:
+    return Documents(objects, numbered("w"))
+
+
+def by(person: str) -> Callable[[Pause | None], Pause]:
+    """Add a person's name to the document's."""
+    return lambda old: Pause(what="chaos", by=f"{old.by} {person}" if old else person)
+
+
+async def written_by_another(objects: FakeObjects, person: str) -> bytes:
+    """Return the bytes that another process would write next."""
+    other = FakeObjects()
+    other.bodies = dict(objects.bodies)
+    await Documents(other, numbered(f"{person}-")).change(Pause, KEY, by(person))
+    return other.bodies[KEY]
+
+
+async def test_what_is_not_there_is_none(documents: Documents) -> None:
+    assert await documents.get(Pause, KEY) is None
+
+
+async def test_a_first_document_has_generation_one_and_a_write_id(documents: Documents) -> None:
+    created = await documents.create(KEY, NEVER)
+    assert created is not None
+    assert (created.generation, created.write_id) == (1, "w1")
+    assert await documents.get(Pause, KEY) == created
+
+
+async def test_the_stored_form_is_the_documented_one(documents: Documents, objects: FakeObjects) -> None:
+    await documents.create(KEY, NEVER)
+    assert json.loads(objects.bodies[KEY]) == {
+        "schema": 1,
+        "generation": 1,
+        "write_id": "w1",
+        "what": "chaos",
+        "by": "nobody",
+        "reason": "",
+        "until": None,
+    }
+
+
+async def test_a_copy_keeps_its_generation(documents: Documents) -> None:
+    created = await documents.create(KEY, NEVER.model_copy(update={"generation": 7}))
+    assert created is not None
+    assert created.generation == 7
+
+
+async def test_the_first_of_two_creators_wins(documents: Documents) -> None:
+    first = await documents.create(KEY, NEVER)
+    assert await documents.create(KEY, NEVER) is None
+    assert await documents.get(Pause, KEY) == first
+
+
+@pytest.mark.parametrize("error", [Unavailable("no reply"), Conflict("the retry of a lost reply")])
+async def test_a_creation_whose_reply_was_lost_has_succeeded(
+    documents: Documents, objects: FakeObjects, error: Unavailable | Conflict
+) -> None:
+    objects.fail("put", error, applied=True)
+    created = await documents.create(KEY, NEVER)
+    assert created is not None
+    assert created == await documents.get(Pause, KEY)
+
+
+async def test_a_creation_that_never_arrived_is_an_error(documents: Documents, objects: FakeObjects) -> None:
+    objects.fail("put", Unavailable("lost on the way"))
+    with pytest.raises(Unavailable):
+        await documents.create(KEY, NEVER)
+    assert objects.bodies == {}
+
+
+async def test_a_change_raises_the_generation_by_one(documents: Documents) -> None:
+    await documents.create(KEY, NEVER)
+    written = await documents.change(Pause, KEY, by("ann"))
+    assert written.changed
+    assert written.document is not None
+    assert (written.document.generation, written.document.write_id, written.document.by) == (2, "w2", "nobody ann")
+    assert await documents.get(Pause, KEY) == written.document
+
+
+async def test_a_change_may_be_the_first_write(documents: Documents) -> None:
+    written = await documents.change(Pause, KEY, by("ann"))
+    assert written.document is not None
+    assert written.document.generation == 1
+
+
+@pytest.mark.parametrize("decide", [lambda old: None, lambda old: old])
+async def test_what_is_left_alone_is_not_written(
+    documents: Documents, objects: FakeObjects, decide: Callable[[Pause | None], Pause | None]
+) -> None:
+    created = await documents.create(KEY, NEVER)
+    assert await documents.change(Pause, KEY, decide) == Written(created, changed=False)
+    assert len(objects.called("put")) == 1
+
+
+async def test_a_lost_race_is_decided_anew_on_what_the_winner_wrote(documents: Documents, objects: FakeObjects) -> None:
+    await documents.create(KEY, NEVER)
+    theirs = await written_by_another(objects, "bob")
+    objects.meanwhile("put", lambda: objects.bodies.update({KEY: theirs}))
+    written = await documents.change(Pause, KEY, by("ann"))
+    assert written.document is not None
+    assert (written.document.by, written.document.generation) == ("nobody bob ann", 3)
+
+
+async def test_a_race_for_the_first_write_is_decided_anew(documents: Documents, objects: FakeObjects) -> None:
+    theirs = await written_by_another(objects, "bob")
+    objects.meanwhile("put", lambda: objects.bodies.update({KEY: theirs}))
+    written = await documents.change(Pause, KEY, by("ann"))
+    assert written.document is not None
+    assert written.document.by == "bob ann"
+
+
+async def test_a_document_that_vanishes_meanwhile_is_decided_anew(documents: Documents, objects: FakeObjects) -> None:
+    await documents.create(KEY, NEVER)
+    objects.meanwhile("put", objects.bodies.clear)
+    written = await documents.change(Pause, KEY, by("ann"))
+    assert written.document is not None
+    assert (written.document.by, written.document.generation) == ("ann", 1)
+
+
+@pytest.mark.parametrize("error", [Unavailable("no reply"), Conflict("the retry of a lost reply")])
+async def test_a_change_whose_reply_was_lost_is_applied_once(
+    documents: Documents, objects: FakeObjects, error: Unavailable | Conflict
+) -> None:
+    await documents.create(KEY, NEVER)
+    objects.fail("put", error, applied=True)
+    written = await documents.change(Pause, KEY, by("ann"))
+    assert written.changed
+    assert written.document == await documents.get(Pause, KEY)
+    assert written.document is not None
+    assert (written.document.by, written.document.generation) == ("nobody ann", 2)
+
+
+async def test_a_change_that_never_arrived_is_tried_again(documents: Documents, objects: FakeObjects) -> None:
+    await documents.create(KEY, NEVER)
+    objects.fail("put", Unavailable("lost on the way"))
+    written = await documents.change(Pause, KEY, by("ann"))
+    assert written.document is not None
+    assert (written.document.by, written.document.generation) == ("nobody ann", 2)
+
+
+async def test_an_earlier_try_that_arrives_late_counts_as_ours(documents: Documents, objects: FakeObjects) -> None:
+    await documents.create(KEY, NEVER)
+    objects.fail("put", Unavailable("held up on the way"))
+
+    def arrives() -> None:
+        late = objects.called("put")[1].arguments[1]
+        assert isinstance(late, bytes)
+        objects.bodies[KEY] = late
+
+    objects.meanwhile("put", lambda: objects.meanwhile("put", arrives))
+    written = await documents.change(Pause, KEY, by("ann"))
+    assert written.changed
+    assert written.document is not None
+    assert (written.document.by, written.document.generation) == ("nobody ann", 2)
+
+
+async def test_tries_are_bounded(documents: Documents, objects: FakeObjects) -> None:
+    objects.fail("put", Conflict("somebody was quicker"), times=TRIES)
+    with pytest.raises(Conflict):
+        await documents.change(Pause, KEY, by("ann"))
+    assert len(objects.called("put")) == TRIES
+    assert objects.bodies == {}
+
+
+async def test_a_lost_reply_to_the_last_try_is_read_back_too(documents: Documents, objects: FakeObjects) -> None:
+    objects.fail("put", Conflict("somebody was quicker"), times=TRIES - 1)
+    objects.fail("put", Unavailable("no reply"), applied=True)
+    assert (await documents.change(Pause, KEY, by("ann"))).changed
+
+
+async def test_throttling_is_not_tried_again_at_once(documents: Documents, objects: FakeObjects) -> None:
+    objects.fail("put", Throttled("slow down"))
+    with pytest.raises(Throttled):
+        await documents.change(Pause, KEY, by("ann"))
+    assert len(objects.called("put")) == 1
+
+
+async def test_the_same_content_written_again_is_another_version(documents: Documents, objects: FakeObjects) -> None:
+    """A to B and back to A: a writer who saw the first A must lose against the second."""
+    await documents.change(Pause, KEY, lambda old: Pause(what="chaos", by="ann"))
+    first = objects.bodies[KEY]
+    await documents.change(Pause, KEY, lambda old: Pause(what="chaos", by="bob"))
+    await documents.change(Pause, KEY, lambda old: Pause(what="chaos", by="ann"))
+    assert etag_of(first) != etag_of(objects.bodies[KEY])
+    with pytest.raises(Conflict):
+        await objects.put(KEY, b"a writer who slept", match=etag_of(first))
+
+
+async def test_writers_in_one_process_wait_for_each_other(documents: Documents, objects: FakeObjects) -> None:
+    await asyncio.gather(*(documents.change(Pause, KEY, by(str(writer))) for writer in range(3 * TRIES)))
+    final = await documents.get(Pause, KEY)
+    assert final is not None
+    assert final.generation == 3 * TRIES == len(objects.called("put"))
+    assert sorted(final.by.split()) == sorted(str(writer) for writer in range(3 * TRIES))
+
+
+async def test_writers_in_many_processes_lose_nothing(objects: FakeObjects) -> None:
+    async def write(writer: int) -> None:
+        mine = Documents(objects, numbered(f"{writer}-"))
+        turn = 0
+        while turn < 5:
+            with suppress(Conflict):
+                await mine.change(Pause, KEY, by(f"{writer}.{turn}"))
+                turn += 1
+
+    await asyncio.gather(*(write(writer) for writer in range(4)))
+    final = await Documents(objects).get(Pause, KEY)
+    assert final is not None
+    assert final.generation == 20
+    assert sorted(final.by.split()) == sorted(f"{writer}.{turn}" for writer in range(4) for turn in range(5))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "JSON"),
+        (b"\xff\xfe", "JSON"),
+        (b'{"what": "chaos"', "JSON"),
+        (b"[]", "object"),
+        (b"[" * 100_000, "JSON"),
+        (b'{"what": "chaos"}', "by"),
+        (b'{"what": "chaos", "by": "me", "generation": -1}', "generation"),
+        (b'{"what": "chaos", "by": "me", "colour": "red"}', "colour"),
+        (b'{"schema": 2, "what": "chaos", "by": "me"}', "schema 2 is not one that this program knows"),
+    ],
+)
+async def test_a_corrupt_or_newer_document_is_reported_and_kept(
+    documents: Documents, objects: FakeObjects, body: bytes, reason: str
+) -> None:
+    objects.bodies[KEY] = body
+    with pytest.raises(CorruptDocument, match=reason) as caught:
+        await documents.get(Pause, KEY)
+    assert caught.value.key == KEY
+    with pytest.raises(CorruptDocument):
+        await documents.change(Pause, KEY, by("ann"))
+    with pytest.raises(CorruptDocument):
+        await documents.create(KEY, NEVER)
+    assert objects.bodies[KEY] == body
+
+
+async def test_a_document_that_is_of_another_kind_is_corrupt(documents: Documents) -> None:
+    await documents.create(KEY, Membership())
+    with pytest.raises(CorruptDocument):
+        await documents.get(Pause, KEY)
+
+
+async def test_what_an_operator_wrote_by_hand_is_read_and_replaced(documents: Documents, objects: FakeObjects) -> None:
+    key = "fleets/web/image.json"
+    objects.bodies[key] = b'{"image": "ami-12345678", "since": "2026-01-31T02:00:00Z", "by": "ann"}'
+    pointer = await documents.get(Pointer, key)
+    assert pointer is not None
+    assert (pointer.generation, pointer.since) == (0, datetime(2026, 1, 31, 2, tzinfo=UTC))
+    written = await documents.change(Pointer, key, lambda old: old and old.model_copy(update={"by": "registry"}))
+    assert written.document is not None
+    assert written.document.generation == 1
+
+
+async def test_deleting_and_listing(documents: Documents) -> None:
+    await documents.create("fleets/web/bakes/b.json", NEVER)
+    await documents.create("fleets/web/bakes/a.json", NEVER)
+    assert list(await documents.keys("fleets/web/bakes/")) == ["fleets/web/bakes/a.json", "fleets/web/bakes/b.json"]
+    await documents.delete("fleets/web/bakes/a.json")
+    await documents.delete("fleets/web/bakes/a.json")
+    assert list(await documents.keys("fleets/web/bakes/")) == ["fleets/web/bakes/b.json"]
