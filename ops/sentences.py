@@ -1,6 +1,6 @@
 """The errors that a person can mend: their messages are sentences, shown without a traceback."""
 
-from deploy.mistakes import FleetError
+from deploy.yamllines import FleetError
 from ops.processes import StartFailed
 from ops.releases import Refusal
 from shared.cloud import CloudError
