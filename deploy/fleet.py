@@ -161,8 +161,8 @@ def fleet_schema() -> dict[str, Any]:
     notes = _notes()
     for name, definition in {**schema["$defs"], "Fleet": schema}.items():
         definition.get("properties", {}).pop("script", None)
-        for field_name, described in definition.get("properties", {}).items():
-            if note := notes.get((name, field_name)):
+        for name_of_field, described in definition.get("properties", {}).items():
+            if note := notes.get((name, name_of_field)):
                 described["description"] = note
     return schema
 
@@ -171,14 +171,12 @@ def _notes() -> dict[tuple[str, str], str]:
     """Return the docstring under each field of the models, by class and field."""
     notes: dict[tuple[str, str], str] = {}
     classes = [node for node in ast.parse(inspect.getsource(shared.fleet)).body if isinstance(node, ast.ClassDef)]
-    for owner in classes:
-        for before, after in zip(owner.body, owner.body[1:], strict=False):
-            if (
-                isinstance(before, ast.AnnAssign)
-                and isinstance(before.target, ast.Name)
-                and isinstance(after, ast.Expr)
-            ):
-                notes[owner.name, before.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
+    pairs = ((owner.name, *pair) for owner in classes for pair in zip(owner.body, owner.body[1:], strict=False))
+    for owner, before, after in pairs:
+        if not (isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)):
+            continue
+        if isinstance(after, ast.Expr):
+            notes[owner, before.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
     return notes
 
 

@@ -31,6 +31,8 @@ RELEASE = ROOT / "srv/build/release.json"
 LIBRARY_LIST = LIBRARIES / "libraries.json"
 ASSETS = ROOT / "srv/build/assets/manifest.json"
 PID_FILE = ROOT / "run/web.pid"
+INSTANCE_ID = ROOT / "var/lib/cloud/data/instance-id"
+"""cloud-init writes it at every boot."""
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".html": "text/html"}
 
 
@@ -76,6 +78,13 @@ def _number(database: Path, query: str) -> int:
         return int(connection.execute(query).fetchone()[0])
 
 
+def server_id() -> str:
+    """Return who this server is: as provisioning says, or else as cloud-init found out, or its host name."""
+    if named := os.environ.get("SERVER"):
+        return named
+    return INSTANCE_ID.read_text().strip() if INSTANCE_ID.exists() else socket.gethostname()
+
+
 def _opened(database: Path) -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True))
 
@@ -116,7 +125,7 @@ class Page(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         try:
             if url.path == "/health":
-                about = {"server": os.environ.get("SERVER") or socket.gethostname(), "pid": os.getpid()}
+                about = {"server": server_id(), "pid": os.getpid()}
                 self._send_json(200, {"status": "ok", **about, **versions()})
             elif url.path == "/search":
                 text = parse_qs(url.query).get("q", [""])[0]

@@ -84,7 +84,8 @@ def refuse(mistakes: list[str]) -> None:
     """Say what is wrong and exit."""
     for mistake in mistakes[:SHOWN]:
         print(mistake, file=sys.stderr)
-    sys.exit(f"compile: {len(mistakes)} mistakes in the release's modules; nothing was put in place")
+    count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+    sys.exit(f"compile: {count} in the release's modules; nothing was put in place")
 
 
 def remove_left_overs(sources: list[str]) -> None:
