@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from botocore.session import get_session
+from moto.autoscaling.exceptions import AutoscalingClientError
 from moto.autoscaling.responses import AutoScalingResponse
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
 from moto.core.utils import camelcase_to_underscores
 from moto.ec2.models import ec2_backends
@@ -101,13 +101,13 @@ def _method(groups: Groups, action: Callable[[Call], Answer], required: Sequence
                     raise _invalid(f"1 validation error detected: {name} must not be null")
             return ActionResult(action(call))
         except Refused as refused:
-            raise ServiceException(refused.code, refused.message) from refused
+            raise AutoscalingClientError(refused.code, refused.message) from refused
 
     return method
 
 
 def _unknown(operation: str, _: Call) -> Answer:
-    raise Refused("InvalidAction", f"The local cloud does not have the action {operation}.")
+    raise _invalid(f"The local cloud does not have the action {operation}.")
 
 
 # Groups.

@@ -463,4 +463,4 @@ def test_news_of_an_instance_before_its_launch_returned_is_not_lost(
 def test_an_action_that_is_not_there_is_refused(cloud: Cloud) -> None:
     with pytest.raises(ClientError) as error:
         cloud.api.describe_warm_pool(AutoScalingGroupName="web")
-    assert refusal(error) == ("InvalidAction", "The local cloud does not have the action DescribeWarmPool.")
+    assert refusal(error) == ("ValidationError", "The local cloud does not have the action DescribeWarmPool.")
