@@ -148,6 +148,8 @@ class Leaver(Part):
 
     server: ServerId
     announced: datetime
+    told: bool = False
+    """Whether the announcement is known to have been published; until then it is published again."""
 
 
 class Membership(Record):

@@ -1,0 +1,221 @@
+"""What a bake needs next. Pure.
+
+A bake's id is its fleet and the second in which it was asked for, so the same request again means the same bake. Its
+record says how far it is; ``ended`` is set last, when nothing of it is left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from shared.cloud import Image, Instance
+from shared.fleet import CheckStep, Fleet
+from shared.records import Attempt, Bake
+
+DAILY_BUDGET = 6
+"""Bakes that a fleet may have in 24 hours: one a night, and room for people."""
+
+STALE = timedelta(days=1)
+"""A request this old has been overtaken by a nightly bake."""
+
+AHEAD = timedelta(hours=1)
+"""Clocks are off by minutes; a request from further ahead than this is no request."""
+
+UNRECORDED = timedelta(minutes=10)
+"""So long a claim without a record may belong to a baker that is about to write the record."""
+
+LIFE_SHARE = 0.9
+"""Of the hours after which the janitor reaps builders: a bake gives up before its builder is taken from it."""
+
+DEAD = ("shutting-down", "terminated", "stopping", "stopped")
+RUN_LOOK_S = 30
+IMAGE_LOOK_S = 10
+
+Role = Literal["builder", "prover"]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What there is to see of one bake. None where nothing is known, or nothing is seen yet."""
+
+    now: datetime
+    fleet: Fleet
+    bake: Bake
+    builder: Instance | None
+    image: Image | None
+    prover: Instance | None
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The bake has ended."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """AWS has to get on first."""
+
+    after_s: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ChooseStock:
+    """Find out which image the fleet's stock image is now, and write it down."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Launch the builder or the prover."""
+
+    role: Role
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """Take the plan on this server one step further."""
+
+    role: Role
+    instance: Instance
+    attempt: Attempt | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Make an image of the builder."""
+
+    server: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Prove:
+    """Tag the image as proven."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Write down that the bake failed."""
+
+    reason: str
+    step: str | None = None
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class Settle:
+    """The result is written down: clean up, say so, and end."""
+
+    reason: str
+
+
+Action = Nothing | Wait | ChooseStock | Launch | Run | Snapshot | Prove | Fail | Settle
+
+
+def decide(sight: Sight) -> Action:
+    """Say what the bake needs next. Pure."""
+    bake = sight.bake
+    if bake.ended is not None:
+        return Nothing(f"bake {bake.bake} ended before: {bake.stage}")
+    if bake.stage in {"ready", "failed"}:
+        return Settle(f"bake {bake.bake} is {bake.stage}")
+    limit = timedelta(hours=sight.fleet.policies.retention.builder_hours) * LIFE_SHARE
+    if sight.now - bake.requested > limit:
+        return Fail(f"it was not done in {limit}, at stage {bake.stage}")
+    if bake.image is not None:
+        return _imaged(sight, bake.image)
+    if bake.provision is not None and bake.provision.result != "running":
+        return _provisioned(bake, bake.provision)
+    return _building(sight)
+
+
+def bake_id(fleet: str, asked: datetime) -> str:
+    """Return the id of the bake that was asked for at that time. Pure."""
+    return f"{fleet}-{utc(asked):%Y%m%dt%H%M%S}"
+
+
+def utc(time: datetime) -> datetime:
+    """Return the time in UTC; one without a zone is taken to be in UTC. Pure."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def recent(bakes: Iterable[str], now: datetime) -> int:
+    """Count the bakes that were asked for in the last 24 hours, by their ids. Pure."""
+    since = f"{utc(now) - timedelta(days=1):%Y%m%dt%H%M%S}"
+    return sum(bake.rsplit("-", 1)[-1] > since for bake in bakes)
+
+
+def boot_look_s(elapsed_s: float) -> int:
+    """Return how soon to look again at a server that boots: every second at first, every five later. Pure."""
+    return 1 if elapsed_s < 30 else 2 if elapsed_s < 90 else 5
+
+
+def ran_again(fleet: Fleet, proof: Attempt) -> tuple[str, ...]:
+    """Return the steps that a server from the image should have found done, and did not report as skipped. Pure."""
+    skipped = {step.step for step in proof.steps if step.result == "skipped"}
+    return tuple(step.step for step in fleet.plan if not isinstance(step, CheckStep) and step.step not in skipped)
+
+
+def _building(sight: Sight) -> Action:
+    bake = sight.bake
+    if bake.stock is None:
+        return ChooseStock("a bake begins with the stock image, never with yesterday's")
+    if bake.builder is None:
+        return Launch("builder", bake.stock, "there is no builder yet")
+    return _running("builder", sight.builder, bake.provision)
+
+
+def _provisioned(bake: Bake, provision: Attempt) -> Action:
+    if provision.result == "failed":
+        return Fail(provision.reason, provision.step, provision.log_tail)
+    assert bake.builder is not None, "a plan ran, so there was a builder"
+    return Snapshot(bake.builder, "the full plan has run")
+
+
+def _imaged(sight: Sight, image: str) -> Action:
+    if sight.image is None:
+        return Wait(2, f"EC2 does not show {image} yet")
+    if sight.image.state == "pending":
+        return Wait(IMAGE_LOOK_S, f"{image} is being made")
+    if sight.image.state != "available":
+        return Fail(f"EC2 made no image of the builder: {image} is {sight.image.state}: {sight.image.reason}")
+    bake = sight.bake
+    if bake.prover is None:
+        return Launch("prover", image, f"{image} is available, and unproven")
+    if bake.proof is None or bake.proof.result == "running":
+        return _running("prover", sight.prover, bake.proof)
+    return _judged(sight.fleet, bake.proof, image)
+
+
+def _judged(fleet: Fleet, proof: Attempt, image: str) -> Action:
+    if proof.result == "failed":
+        return Fail(f"the proof launch failed: {proof.reason}", proof.step, proof.log_tail)
+    again = ran_again(fleet, proof)
+    if again:
+        return Fail(
+            f"the proof launch did not find everything done: {', '.join(again)} ran again or was not reported", again[0]
+        )
+    return Prove(image, "a server from the image had nothing left to do and is healthy")
+
+
+def _running(role: Role, instance: Instance | None, attempt: Attempt | None) -> Action:
+    if instance is None:
+        return Wait(2, f"EC2 does not show the {role} yet")
+    if instance.state in DEAD:
+        return Fail(f"the {role} {instance.server} is {instance.state}", attempt.step if attempt else None)
+    if instance.state != "running" or not instance.address:
+        return Wait(1, f"the {role} {instance.server} is {instance.state}")
+    return Run(role, instance, attempt, f"the {role} {instance.server} is running")

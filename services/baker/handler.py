@@ -1,0 +1,406 @@
+"""Bakes images: observe, decide, act, until there is something to wait for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from services.baker.decide import (
+    AHEAD,
+    DAILY_BUDGET,
+    DEAD,
+    RUN_LOOK_S,
+    STALE,
+    UNRECORDED,
+    ChooseStock,
+    Fail,
+    Launch,
+    Nothing,
+    Prove,
+    Role,
+    Run,
+    Settle,
+    Sight,
+    Snapshot,
+    Wait,
+    bake_id,
+    boot_look_s,
+    decide,
+    recent,
+    utc,
+)
+from shared.advice import next_command, show_command
+from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
+from shared.audit import Audits
+from shared.clock import Clock
+from shared.cloud import CloudError, Instance, NotFound, PublisherPort, Refused, ServersPort
+from shared.documents import CorruptDocument, Documents
+from shared.events import CommandChanged, ImageStateChanged, Incoming
+from shared.fleet import Fleet
+from shared.fleets import Fleets, UnknownFleet
+from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG, ROLE_TAG
+from shared.messages import ImageBakeFailed, ImageBakeRequested, ImageReady, Tick
+from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
+from shared.records import Attempt, Bake, Baking, bake_key, baking_key
+from shared.runs import NoPlan, Runs
+
+log = structlog.get_logger()
+
+ROUNDS = 16
+"""Steps that one message may take a bake; it has about a dozen in all."""
+
+ALERT = "bake"
+SOURCE = "baker"
+
+
+class Baker:
+    """The service."""
+
+    def __init__(
+        self,
+        *,
+        servers: ServersPort,
+        documents: Documents,
+        fleets: Fleets,
+        runs: Runs,
+        publisher: PublisherPort,
+        alerts: Alerts,
+        audits: Audits,
+        clock: Clock,
+    ) -> None:
+        self._servers = servers
+        self._documents = documents
+        self._fleets = fleets
+        self._runs = runs
+        self._publisher = publisher
+        self._alerts = alerts
+        self._audits = audits
+        self._clock = clock
+
+    async def handle(self, incoming: Incoming) -> Outcome:
+        """Begin a bake, go on with one, or see to it that every fleet has its nightly one.
+
+        Raises:
+            UnknownFleet: a request names a fleet that nobody described.
+            CorruptDocument: a document cannot be read.
+            CloudError: AWS did not answer; the message is to come again.
+        """
+        match incoming:
+            case ImageBakeRequested():
+                return await self._requested(incoming)
+            case Tick():
+                return await self._nightly(incoming)
+            case CommandChanged(server=server) if server:
+                instance = (await self._servers.instances([server])).get(server)
+                return await self._hinted(instance.tags if instance else {})
+            case ImageStateChanged():
+                image = await self._servers.image(incoming.image)
+                return await self._hinted(image.tags if image else {})
+            case _:
+                return Done("it asks nothing of the baker")
+
+    async def _requested(self, request: ImageBakeRequested) -> Outcome:
+        """Find or begin the bake that this request stands for.
+
+        The bake's id comes from the request's time. A person's request may have none; then a copy with the time goes
+        out in its place, for the request itself would mean another bake each time that it is delivered.
+        """
+        fleet = await self._fleets.get(request.fleet)
+        now = self._clock.now()
+        if request.time is None:
+            await self._publisher.publish(request.model_copy(update={"time": now, "source": SOURCE}))
+            return Done("a person's request; it goes on as a copy that carries the time")
+        asked = utc(request.time)
+        if asked > now + AHEAD:
+            return Reject(f"the request is dated {asked}, which has yet to come")
+        bake = bake_id(fleet.fleet, asked)
+        if await self._documents.get(Bake, bake_key(fleet.fleet, bake)) is not None:
+            return await self._advance(fleet, bake)
+        if asked < now - STALE:
+            return Done(f"asked for at {asked}: too long ago")
+        return await self._begin(fleet, bake, request)
+
+    async def _begin(self, fleet: Fleet, bake: str, request: ImageBakeRequested) -> Outcome:
+        latest = await self._documents.get(Baking, baking_key(fleet.fleet))
+        if latest is not None and latest.bake != bake and await self._under_way(fleet, latest):
+            return Done(f"bake {latest.bake} of {fleet.fleet} is under way; there is one at a time")
+        if await self._over_budget(fleet, bake):
+            return Done(f"{fleet.fleet} has had its {DAILY_BUDGET} bakes of the day")
+        if not await self._claimed(fleet.fleet, bake, latest):
+            return LookAgain(1, f"another bake of {fleet.fleet} began meanwhile")
+        record = Bake(bake=bake, fleet=fleet.fleet, requested=self._clock.now(), by=request.by, reason=request.reason)
+        await self._documents.create(bake_key(fleet.fleet, bake), record)
+        return await self._advance(fleet, bake)
+
+    async def _under_way(self, fleet: Fleet, latest: Baking) -> bool:
+        """Whether the fleet's latest bake still stands; one that nobody goes on with is taken further by this."""
+        key = bake_key(fleet.fleet, latest.bake)
+        if await self._documents.get(Bake, key) is None:
+            return self._clock.now() < latest.claimed + UNRECORDED
+        await self._advance(fleet, latest.bake)
+        bake = await self._documents.get(Bake, key)
+        return bake is not None and bake.ended is None
+
+    async def _over_budget(self, fleet: Fleet, bake: str) -> bool:
+        prefix = bake_key(fleet.fleet, "").removesuffix(".json")
+        keys = await self._documents.keys(prefix)
+        if recent((key.removeprefix(prefix).removesuffix(".json") for key in keys), self._clock.now()) < DAILY_BUDGET:
+            return False
+        await self._alerts.raise_alert(
+            fleet.fleet,
+            "bake-budget",
+            f"{bake} was not begun: {fleet.fleet} has had {DAILY_BUDGET} bakes in 24 hours; something asks too often",
+            f"aws s3 ls s3://${{AUTOPROVISIONER_BUCKET:-autoprovisioner}}/{prefix}",
+        )
+        return True
+
+    async def _claimed(self, fleet: str, bake: str, latest: Baking | None) -> bool:
+        """Make this the fleet's latest bake, unless another was quicker: there is one winner."""
+        claim = Baking(bake=bake, claimed=self._clock.now())
+        before = latest.bake if latest else None
+
+        def decide_claim(old: Baking | None) -> Baking | None:
+            return claim if (old.bake if old else None) == before != bake else None
+
+        written = await self._documents.change(Baking, baking_key(fleet), decide_claim)
+        return written.document is not None and written.document.bake == bake
+
+    async def _nightly(self, tick: Tick) -> Outcome:
+        """Go on with what stands, and ask for each fleet's nightly bake. One fleet's trouble does not hide others."""
+        trouble: list[CloudError | CorruptDocument] = []
+        for name in [tick.fleet] if tick.fleet else await self._fleets.names():
+            try:
+                await self._nightly_of(await self._fleets.get(name), tick.time or self._clock.now())
+            except (CloudError, CorruptDocument) as error:
+                log.warning("nightly bake failed to begin", fleet=name, reason=str(error))
+                trouble.append(error)
+        if trouble:
+            raise trouble[0]
+        return Done("asked for every fleet's nightly bake")
+
+    async def _nightly_of(self, fleet: Fleet, asked: datetime) -> None:
+        latest = await self._documents.get(Baking, baking_key(fleet.fleet))
+        if latest is not None and await self._under_way(fleet, latest):
+            return
+        await self._publisher.publish(
+            ImageBakeRequested(time=utc(asked), source=SOURCE, fleet=fleet.fleet, by="schedule", reason="nightly bake")
+        )
+
+    async def _hinted(self, tags: Mapping[str, str]) -> Outcome:
+        """Go on at once with the bake that a server or image is tagged with; the request's message goes on waiting."""
+        name, bake = tags.get(FLEET_TAG, ""), tags.get(BAKE_TAG, "")
+        if tags.get(MANAGED_TAG) != "true" or not re.fullmatch(re.escape(name) + r"-[0-9]{8}t[0-9]{6}", bake):
+            return Done("it belongs to no bake")
+        try:
+            fleet = await self._fleets.get(name)
+        except UnknownFleet as error:
+            return Done(str(error))
+        return Done((await self._advance(fleet, bake)).why)
+
+    async def _advance(self, fleet: Fleet, bake: str) -> Outcome:
+        for _ in range(ROUNDS):
+            sight = await self._look(fleet, bake)
+            if sight is None:
+                return Done(f"there is no record of bake {bake}")
+            outcome = await self._act(sight)
+            if outcome is not None:
+                log.info("bake", fleet=fleet.fleet, bake=bake, outcome=outcome.why)
+                return outcome
+        return Retry(f"bake {bake} changed {ROUNDS} times while it was looked at")
+
+    async def _look(self, fleet: Fleet, bake: str) -> Sight | None:
+        record = await self._documents.get(Bake, bake_key(fleet.fleet, bake))
+        if record is None:
+            return None
+        ids = [server for server in (record.builder, record.prover) if server is not None]
+        seen = await self._servers.instances(ids)
+        return Sight(
+            now=self._clock.now(),
+            fleet=fleet,
+            bake=record,
+            builder=seen.get(record.builder or ""),
+            image=await self._servers.image(record.image) if record.image else None,
+            prover=seen.get(record.prover or ""),
+        )
+
+    async def _act(self, sight: Sight) -> Outcome | None:
+        """Do what is decided; None: look again at once. What can never work fails the bake."""
+        action = decide(sight)
+        match action:
+            case Nothing():
+                return Done(action.reason)
+            case Wait():
+                return LookAgain(action.after_s, action.reason)
+            case Settle():
+                return await self._settle(sight.fleet, sight.bake)
+            case Fail():
+                await self._fail(sight.bake, action)
+                return None
+        try:
+            return await self._go_on(sight, action)
+        except (NoPlan, Refused) as error:
+            await self._fail(sight.bake, Fail(f"{action.reason}, but: {error}"))
+            return None
+
+    async def _go_on(self, sight: Sight, action: ChooseStock | Launch | Run | Snapshot | Prove) -> Outcome | None:
+        bake = sight.bake
+        match action:
+            case ChooseStock():
+                await self._choose_stock(sight.fleet, bake)
+            case Launch():
+                await self._launch(bake, action)
+            case Run():
+                return await self._run(sight, action)
+            case Snapshot():
+                image = await self._servers.create_image(action.server, f"autoprovisioner-{bake.bake}", _tags(bake))
+                await self._change(bake, image=image, stage="snapshot")
+            case Prove():
+                await self._servers.tag(action.image, {PROVEN_TAG: "true"})
+                await self._change(bake, stage="ready")
+        return None
+
+    async def _choose_stock(self, fleet: Fleet, bake: Bake) -> None:
+        try:
+            stock = await self._servers.stock_image(fleet.stock)
+        except NotFound as error:
+            raise Refused(f"the stock image {fleet.stock} is not there: {error}") from error
+        await self._change(bake, stock=stock)
+
+    async def _launch(self, bake: Bake, action: Launch) -> None:
+        """Launch the server, or adopt the one that was launched when the reply was lost."""
+        tags = _tags(bake) | {ROLE_TAG: action.role}
+        living = [each for each in await self._servers.tagged(tags) if each.state not in DEAD]
+        if living:
+            server = min(living, key=lambda each: (each.launched, each.server)).server
+        else:
+            server = await self._servers.launch(f"{bake.bake}-{action.role}", action.image, bake.fleet, tags)
+        await self._change(bake, **{action.role: server})
+
+    async def _run(self, sight: Sight, action: Run) -> Outcome | None:
+        bake = sight.bake
+        pause = await self._runs.advance(
+            sight.fleet,
+            action.instance,
+            f"{bake.bake}-{action.role}",
+            action.attempt,
+            ledger=_Attempts(self._documents, self._runs, bake, action.role),
+            releases=bake.releases if action.role == "prover" else None,
+        )
+        if pause is None:
+            return None
+        booted = (sight.now - action.instance.launched).total_seconds()
+        after = {"running": RUN_LOOK_S, "sending": 2, "offline": boot_look_s(booted)}[pause.kind]
+        return LookAgain(after, pause.why)
+
+    async def _fail(self, bake: Bake, action: Fail) -> None:
+        log.warning("bake failed", fleet=bake.fleet, bake=bake.bake, step=action.step, reason=action.reason)
+        await self._change(
+            bake, stage="failed", step=action.step, failure=action.reason, log_tail=action.log_tail[-LOG_TAIL_LIMIT:]
+        )
+
+    async def _change(self, bake: Bake, **update: object) -> None:
+        """Write into the record, unless it has moved on since it was read: then the next look decides."""
+        await self._documents.change(
+            Bake, bake_key(bake.fleet, bake.bake), lambda old: old.model_copy(update=update) if old == bake else None
+        )
+
+    async def _settle(self, fleet: Fleet, bake: Bake) -> Outcome | None:
+        """Clean up and tell; ``ended`` comes last, so a crash repeats what is missing."""
+        for server in await self._left_over(bake):
+            await self._terminate(bake, server)
+        now = self._clock.now()
+        if bake.stage == "ready":
+            await self._tell_ready(bake, now)
+        else:
+            await self._tell_failed(fleet, bake, now)
+        await self._change(bake, ended=now, seconds=(now - bake.requested).total_seconds())
+        return None
+
+    async def _left_over(self, bake: Bake) -> list[str]:
+        """Return the bake's servers that live, those among them whose launch was never written down included."""
+        found = [each for each in await self._servers.tagged(_tags(bake)) if each.tags.get(ROLE_TAG)]
+        recorded = [server for server in (bake.builder, bake.prover) if server is not None]
+        seen: dict[str, Instance] = {**await self._servers.instances(recorded), **{each.server: each for each in found}}
+        return [server for server in dict.fromkeys([*recorded, *seen]) if _may_live(seen.get(server))]
+
+    async def _terminate(self, bake: Bake, server: str) -> None:
+        why = f"bake {bake.bake} is {bake.stage}"
+        await self._audits.write(bake.fleet, "terminate", server, SOURCE, why)
+        try:
+            await self._servers.terminate(server)
+        except NotFound:
+            log.info("no such server", fleet=bake.fleet, server=server, bake=bake.bake)
+
+    async def _tell_ready(self, bake: Bake, now: datetime) -> None:
+        assert bake.image is not None, "a bake that is ready has an image"
+        await self._publisher.publish(
+            ImageReady(
+                id=f"ready-{bake.bake}"[:64],
+                time=now,
+                source=SOURCE,
+                fleet=bake.fleet,
+                image=bake.image,
+                bake=bake.bake,
+            )
+        )
+        await self._alerts.clear(bake.fleet, ALERT)
+        await self._alerts.clear(bake.fleet, "bake-budget")
+
+    async def _tell_failed(self, fleet: Fleet, bake: Bake, now: datetime) -> None:
+        await self._publisher.publish(
+            ImageBakeFailed(
+                id=f"failed-{bake.bake}"[:64],
+                time=now,
+                source=SOURCE,
+                fleet=bake.fleet,
+                bake=bake.bake,
+                step=bake.step,
+                reason=bake.failure[:REASON_LIMIT],
+                log_tail=bake.log_tail,
+            )
+        )
+        key = bake_key(bake.fleet, bake.bake)
+        command = await next_command(self._documents, fleet, bake.step, key) if bake.step else show_command(key)
+        reason = f"bake {bake.bake} failed: {bake.failure}"
+        await self._alerts.raise_alert(bake.fleet, ALERT, reason, command, step=bake.step, log_tail=bake.log_tail)
+
+
+def _tags(bake: Bake) -> dict[str, str]:
+    return {MANAGED_TAG: "true", FLEET_TAG: bake.fleet, BAKE_TAG: bake.bake}
+
+
+def _may_live(instance: Instance | None) -> bool:
+    """Whether a server may still cost money: one that EC2 does not show yet may. Pure."""
+    return instance is None or instance.state not in {"shutting-down", "terminated"}
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """The attempt on the builder or the prover, in the bake's record."""
+
+    documents: Documents
+    runs: Runs
+    bake: Bake
+    role: Role
+
+    async def save(self, old: Attempt | None, new: Attempt) -> bool:
+        update: dict[str, object] = {"provision" if self.role == "builder" else "proof": new}
+        if old is None:
+            update["stage"] = "provision" if self.role == "builder" else "proof"
+        if old is None and self.role == "builder":
+            update["releases"] = await self.runs.releases(self.bake.fleet, new.attempt)
+
+        def replace(bake: Bake | None) -> Bake | None:
+            if bake is None or bake.ended is not None or bake.stage == "failed" or self._there(bake) != old:
+                return None
+            return bake.model_copy(update=update)
+
+        written = await self.documents.change(Bake, bake_key(self.bake.fleet, self.bake.bake), replace)
+        return written.changed
+
+    def _there(self, bake: Bake) -> Attempt | None:
+        return bake.provision if self.role == "builder" else bake.proof
