@@ -259,10 +259,11 @@ class Reporter:
     def finished(self, state: str, reason: str) -> None:
         """The plan ended."""
         self._report.update(state=state, reason=reason[:2000])
-        for attempt in range(LAST_REPORT_TRIES):
+        for attempt in range(1, LAST_REPORT_TRIES):
             if self._send():
                 return
-            time.sleep(0.3 * 2**attempt)
+            time.sleep(0.15 * 2**attempt)
+        self._send()
 
     def _send(self) -> bool:
         self._report.update(updated=utc_now(), steps=list(self._steps.values()))
