@@ -99,6 +99,10 @@ def gone(pid: int) -> bool:
         return True
 
 
+def threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
@@ -295,9 +299,10 @@ def test_a_process_number_that_came_with_an_image_hurts_nobody(provisioned: Serv
 
 def test_a_request_under_way_is_finished_after_sigterm(provisioned: Server) -> None:
     pid = provisioned.health()["pid"]
+    wait_until(lambda: threads(pid) == 1)
     with socket.create_connection((provisioned.address, 8080), timeout=10) as connection:
         connection.sendall(b"GET /health HTTP/1.0\r\n")
-        wait_until(lambda: len(os.listdir(f"/proc/{pid}/task")) > 1)  # a thread has taken the connection
+        wait_until(lambda: threads(pid) == 2)  # the second one has taken the connection
         os.kill(pid, signal.SIGTERM)
         connection.sendall(b"\r\n")
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
