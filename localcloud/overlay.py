@@ -52,16 +52,16 @@ def answer_errors() -> None:
                 raise
             except NotImplementedError as missing:
                 log.warning("not implemented: %s", missing)
-                return _refuse(response, "NotImplemented", f"the local cloud does not do this: {missing}")
+                return _refuse(response, 501, "NotImplemented", f"the local cloud does not do this: {missing}")
             except Exception as failure:
                 log.exception("an action failed")
-                return _refuse(response, "InternalFailure", f"the local cloud failed: {failure!r}; see its log")
+                return _refuse(response, 500, "InternalFailure", f"the local cloud failed: {failure!r}; see its log")
 
         return call_action
 
     wrap(BaseResponse, "call_action", answering)
 
 
-def _refuse(response: Any, code: str, message: str) -> tuple[int, dict[str, str], str]:
-    status, headers, body = response.serialized(ActionResult(Refusal(code, message)))
-    return max(int(status), 500), {**headers, "status": "500"}, body
+def _refuse(response: Any, status: int, code: str, message: str) -> tuple[int, dict[str, str], str]:
+    _, headers, body = response.serialized(ActionResult(Refusal(code, message)))
+    return status, {**headers, "status": str(status)}, body

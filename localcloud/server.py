@@ -13,7 +13,7 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from localcloud import events, overlay, processes, templates
+from localcloud import autoscaling, events, overlay, processes, templates
 from localcloud.background import repeat
 from localcloud.commands import Commands
 from localcloud.events import Events
@@ -72,6 +72,7 @@ class LocalCloud:
         self.instances.install(self.machines)
         self.images.install()
         self.systems_manager.install()
+        autoscaling.install(self.groups)
         self.images.add_stock_image()
         repeat(self._processes.reap_orphans, REAP_EVERY_S, self._over)
         repeat(self.groups.tick, GROUPS_EVERY_S, self._over)

@@ -6,7 +6,6 @@ import json
 from threading import Lock
 from typing import Any
 
-
 from localcloud.overlay import Method, Refusal
 
 

@@ -1,0 +1,108 @@
+"""A local cloud as a process of its own, and how tests reach it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.config import Config
+
+from localcloud import processes
+
+REPOSITORY = Path(__file__).parents[2]
+S3_STYLE = {"addressing_style": "path"}
+
+T = TypeVar("T")
+
+
+@dataclass
+class RunningCloud:
+    """A local cloud under test."""
+
+    state: Path
+    process: subprocess.Popen[str]
+    url: str
+    _clients: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a process needs in its environment to use this cloud."""
+        return {
+            **os.environ,
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def client(self, service: str) -> Any:
+        """Return the boto3 client of a service; without retries, so that errors show."""
+        if service not in self._clients:
+            config = Config(s3=S3_STYLE, retries={"total_max_attempts": 1})
+            self._clients[service] = boto3.client(service, config=config, **self._account())  # type: ignore[call-overload]
+        return self._clients[service]
+
+    def async_client(self, service: str) -> AbstractAsyncContextManager[Any]:
+        """Return an aiobotocore client of a service, to enter."""
+        return get_session().create_client(service, config=AioConfig(s3=S3_STYLE), **self._account())  # type: ignore[call-overload,no-any-return]
+
+    def aws(self, *arguments: str) -> str:
+        """Run the real AWS CLI and return what it prints."""
+        command = (str(Path(sys.executable).with_name("aws")), *arguments)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def close(self) -> None:
+        """Let go of connections, and end the process if it still runs."""
+        for client in self._clients.values():
+            client.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+        if self.process.stdout:
+            self.process.stdout.close()
+
+    def _account(self) -> dict[str, str]:
+        return {
+            "endpoint_url": self.url,
+            "region_name": "us-east-1",
+            "aws_access_key_id": "test",
+            "aws_secret_access_key": "test",
+        }
+
+
+@contextmanager
+def local_cloud_on(state: Path) -> Iterator[RunningCloud]:
+    """Run a local cloud on a free port until the block ends."""
+    command = (sys.executable, "-m", "localcloud", "--port", "0", "--state", str(state))
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    ready = process.stdout.readline()
+    assert ready.startswith("local cloud ready: "), ready
+    cloud = RunningCloud(state, process, ready.split()[3])
+    try:
+        yield cloud
+    finally:
+        cloud.close()
+        processes.end(lambda: processes.marked(state))
+
+
+def until(look: Callable[[], T], within_s: float = 15.0) -> T:
+    """Look again and again until something true is seen, and return it."""
+    deadline = time.monotonic() + within_s
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"not seen within {within_s} s; last: {seen!r}"
+        time.sleep(0.05)
+    return seen
