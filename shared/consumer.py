@@ -31,7 +31,7 @@ VISIBILITY_S = 15
 """How soon others see the messages of a process that died."""
 
 EXTEND_EVERY_S = 5
-"""So that two extensions in a row may fail before a message shows itself."""
+"""So that an extension may fail without a message showing itself."""
 
 AT_ONCE = 40
 """Messages held at a time: four batches, for handlers that wait for AWS most of the time."""
@@ -262,9 +262,10 @@ class Consumer:
         await self._queue.extend({message.receipt: after_s})
 
     async def _bury(self, message: QueueMessage, reason: str) -> None:
+        reason = _printable(reason)
         log.error("dead letter", reason=reason, receives=message.receive_count)
         kept = dict(list(message.attributes.items())[: ATTRIBUTES_LIMIT - 1])
-        await self._queue.send_dead(message.body, {**kept, "reason": _printable(reason)})
+        await self._queue.send_dead(message.body, {**kept, "reason": reason})
         self._delete(message.receipt)
 
     def _delete(self, receipt: str) -> None:

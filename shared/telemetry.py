@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -64,4 +65,7 @@ class _Stamp:
 
 
 def _json(event: MutableMapping[str, Any], **options: Any) -> str:
-    return orjson.dumps(event, default=options.get("default")).decode()
+    try:
+        return orjson.dumps(event, default=options.get("default")).decode()
+    except TypeError:  # half a surrogate pair, or a huge number: slower, but never a line that is lost
+        return json.dumps(event, default=repr)
