@@ -55,7 +55,7 @@ def test_a_line_says_when_who_and_what_it_is_about(capsys: pytest.CaptureFixture
 def test_a_traceback_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json")
     try:
-        {}["oops"]
+        {"fine": 1}["oops"]
     except KeyError:
         structlog.get_logger().exception("failed")
     [line] = lines(capsys)
