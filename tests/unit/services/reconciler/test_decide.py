@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.reconciler import decide
+from services.reconciler.decide import AnnounceUnclaimed, EndQuarantine, Nothing, Refuse, TakeOut, View
+from shared.cloud import Group, GroupMember
+from shared.ids import QUARANTINE_TAG
+from shared.messages import ServerDisableRequested, ServerKillRequested
+from shared.records import Disruption, FleetStatus, Pause
+from tests.fakes import START
+from tests.unit.services.making import WEB, fleet, group, instance, member, server
+
+
+def view(
+    seen: Group,
+    *,
+    sick: Sequence[int] = (),
+    unknown: Sequence[int] = (),
+    pause: Pause | None = None,
+    claimed: Sequence[int] = (),
+    now: datetime = START,
+    policies: Mapping[str, Mapping[str, object]] | None = None,
+    states: Mapping[int, str] | None = None,
+    quarantined: Mapping[int, str] | None = None,
+) -> View:
+    ill, blind = {server(each) for each in sick}, {server(each) for each in unknown}
+    numbers = {each.server: int(each.server[2:], 16) for each in seen.members}
+    health = {
+        each.server: each.server not in ill for each in seen.members if each.in_service and each.server not in blind
+    }
+    return View(
+        fleet=fleet(policies),
+        group=seen,
+        instances={name: instance(number, (states or {}).get(number, "running")) for name, number in numbers.items()},
+        quarantined=tuple(instance(each, tags={QUARANTINE_TAG: tag}) for each, tag in (quarantined or {}).items()),
+        health=health,
+        claimed=frozenset(server(each) for each in claimed),
+        pause=pause,
+        now=now,
+    )
+
+
+def in_service(*numbers: int, desired: int | None = None) -> Group:
+    return group(*(member(number) for number in numbers), desired=desired)
+
+
+def status(*disrupted: tuple[int, float]) -> FleetStatus:
+    """A status with disruptions of these servers so many minutes ago."""
+    disruptions = tuple(
+        Disruption(server=server(number), at=START - timedelta(minutes=ago), by="ops") for number, ago in disrupted
+    )
+    return FleetStatus(state="converged", since=START, healthy=3, wanted=3, disruptions=disruptions)
+
+
+def kill(number: int, by: str = "ops", time: datetime | None = START, source: str = "operator") -> ServerKillRequested:
+    return ServerKillRequested(fleet=WEB, server=server(number), by=by, time=time, source=source)
+
+
+CHAOTIC: Mapping[str, Mapping[str, object]] = {"chaos": {"enabled": True, "alarms": ("too-slow",)}}
+
+
+def answer(seen: View, number: int = 1, **alarms: Literal["OK", "ALARM", "INSUFFICIENT_DATA"]) -> object:
+    states = {name.replace("_", "-"): state for name, state in alarms.items()}
+    return decide.answer(seen, kill(number, by="chaos", source="chaos"), states)
+
+
+# What is said of the fleet
+
+
+def test_a_fleet_with_all_wanted_servers_healthy_is_converged() -> None:
+    assert decide.word(view(in_service(1, 2, 3))).state == "converged"
+
+
+def test_a_server_that_ec2_is_taking_away_makes_the_fleet_degraded_and_is_named() -> None:
+    said = decide.word(view(in_service(1, 2, 3), states={2: "shutting-down"}))
+    assert (said.state, said.healthy, said.wanted) == ("degraded", 2, 3)
+    assert server(2) in said.reason
+
+
+def test_fault_32_a_server_of_unknown_health_counts_as_healthy_in_what_is_said() -> None:
+    assert decide.word(view(in_service(1, 2, 3), unknown=(1,))).state == "converged"
+
+
+def test_the_time_of_a_state_is_kept_while_the_state_lasts() -> None:
+    before = status()
+    later = view(in_service(1, 2, desired=3), now=START + timedelta(hours=1))
+    degraded = decide.status_after(later, before)
+    assert (degraded.state, degraded.since) == ("degraded", later.now)
+    still = decide.status_after(view(in_service(1, desired=3), now=START + timedelta(hours=2)), degraded)
+    assert (still.healthy, still.since) == (1, later.now)
+
+
+# Repair
+
+
+def test_a_sick_server_is_marked_and_the_well_ones_are_left() -> None:
+    (action,) = decide.sweep(view(in_service(1, 2, 3), sick=(2,)))
+    assert isinstance(action, TakeOut)
+    assert (action.server, action.how) == (server(2), "marked-unhealthy")
+
+
+def test_fault_32_unknown_health_is_not_sickness() -> None:
+    assert decide.sweep(view(in_service(1, 2, 3), unknown=(2,))) == ()
+
+
+def test_fault_32_health_that_is_blind_altogether_is_held_and_told() -> None:
+    held = decide.hold(view(in_service(1, 2, 3), unknown=(1, 2, 3)))
+    assert held is not None
+    assert held.cause == "health-blind"
+
+
+def test_fault_31_when_more_than_the_breakers_share_looks_sick_nobody_is_touched_and_a_person_is_called() -> None:
+    seen = view(in_service(1, 2, 3), sick=(1, 2))
+    held = decide.hold(seen)
+    assert held is not None
+    assert held.cause == "too-many-sick"
+    assert decide.sweep(seen) == ()
+
+
+def test_a_fleet_of_one_is_repaired_though_its_one_server_is_all_of_it() -> None:
+    assert len(decide.sweep(view(in_service(1), sick=(1,)))) == 1
+
+
+def test_a_sick_server_that_the_group_is_replacing_already_is_not_marked_again() -> None:
+    seen = group(member(1), member(2), member(3, healthy=False))
+    assert decide.sweep(view(seen, sick=(3,))) == ()
+
+
+def test_a_dead_server_is_left_to_the_group() -> None:
+    assert decide.sweep(view(in_service(1, 2, 3), sick=(2,), states={2: "terminated"})) == ()
+
+
+def test_fault_30_an_empty_group_asks_for_nothing() -> None:
+    assert decide.sweep(view(group(desired=0))) == ()
+    assert decide.hold(view(group(desired=0))) is None
+
+
+def test_a_group_without_our_tag_is_left_alone_whatever_is_wrong_with_it() -> None:
+    seen = view(
+        group(member(1), member(2), member(3), member(4, "Pending:Wait"), managed=False),
+        sick=(1,),
+        quarantined={9: "2020-01-01T00:00:00+00:00"},
+    )
+    held = decide.hold(seen)
+    assert held is not None
+    assert held.cause == "group-unmanaged"
+    assert decide.sweep(seen) == ()
+    assert isinstance(decide.answer(seen, kill(1), {}), Refuse)
+
+
+def test_fault_35_a_pause_of_automation_stops_repair_and_the_end_of_quarantine() -> None:
+    pause = Pause(what="automation", by="ann")
+    old = {9: "2020-01-01T00:00:00+00:00"}
+    assert decide.sweep(view(in_service(1, 2, 3), sick=(1,), pause=pause, quarantined=old)) == ()
+
+
+def test_a_pause_that_is_over_or_of_chaos_alone_does_not_stop_repair() -> None:
+    over = Pause(what="automation", by="ann", until=START - timedelta(seconds=1))
+    assert len(decide.sweep(view(in_service(1, 2, 3), sick=(1,), pause=over))) == 1
+    assert len(decide.sweep(view(in_service(1, 2, 3), sick=(1,), pause=Pause(what="chaos", by="ann")))) == 1
+
+
+# Launches that nobody took up
+
+
+def test_fault_13_a_launch_that_nobody_took_up_is_announced_and_a_claimed_or_a_young_one_is_not() -> None:
+    seen = view(group(member(1, "Pending:Wait"), member(2, "Pending:Wait")), claimed=(2,))
+    (action,) = decide.sweep(seen)
+    assert isinstance(action, AnnounceUnclaimed)
+    assert action.server == server(1)
+    early = view(group(member(1, "Pending:Wait")), now=START - timedelta(hours=1) + timedelta(seconds=30))
+    assert decide.sweep(early) == ()
+
+
+# Quarantine
+
+
+def test_a_server_kept_aside_long_enough_is_terminated_and_a_younger_one_is_kept() -> None:
+    tags = {8: (START - timedelta(hours=72)).isoformat(), 9: (START - timedelta(hours=71)).isoformat()}
+    (action,) = decide.sweep(view(in_service(1), quarantined=tags))
+    assert isinstance(action, EndQuarantine)
+    assert action.server == server(8)
+
+
+def test_a_quarantine_tag_that_is_no_time_keeps_the_server() -> None:
+    assert decide.sweep(view(in_service(1), quarantined={8: "yesterday", 9: ""})) == ()
+
+
+def test_a_member_of_the_group_is_never_terminated_for_its_quarantine_tag() -> None:
+    assert decide.sweep(view(in_service(1), quarantined={1: "2020-01-01T00:00:00+00:00"})) == ()
+
+
+# Requests
+
+
+def test_a_kill_request_for_a_server_in_service_is_granted() -> None:
+    granted = decide.answer(view(in_service(1, 2, 3)), kill(2), {})
+    assert isinstance(granted, TakeOut)
+    assert (granted.server, granted.how, granted.by) == (server(2), "terminated", "ops")
+
+
+def test_a_disable_request_detaches() -> None:
+    request = ServerDisableRequested(fleet=WEB, server=server(2), by="ann", reason="odd noises")
+    granted = decide.answer(view(in_service(1, 2, 3)), request, {})
+    assert isinstance(granted, TakeOut)
+    assert (granted.how, granted.reason) == ("detached", "odd noises")
+
+
+def test_fault_10_a_request_for_a_server_that_is_leaving_or_gone_is_nothing_to_do() -> None:
+    seen = view(group(member(1), member(2, "Terminating:Wait"), member(3, healthy=False), member(4, "Detaching")))
+    for number in (2, 3, 4, 5):
+        assert isinstance(decide.answer(seen, kill(number), {}), Nothing)
+
+
+def test_a_request_for_a_server_that_is_not_in_service_yet_is_refused() -> None:
+    assert isinstance(decide.answer(view(group(member(1), member(2, "Pending:Wait"))), kill(2), {}), Refuse)
+
+
+def test_while_many_are_sick_a_person_may_remove_a_sick_server_but_not_a_well_one() -> None:
+    seen = view(in_service(1, 2, 3, 4), sick=(1, 2, 3))
+    assert isinstance(decide.answer(seen, kill(1), {}), TakeOut)
+    assert isinstance(decide.answer(seen, kill(4), {}), Refuse)
+
+
+def test_fault_35_a_pause_of_automation_stops_all_and_a_pause_of_chaos_stops_chaos() -> None:
+    automation = view(in_service(1, 2, 3), pause=Pause(what="automation", by="ann", reason="audit"))
+    refused = decide.answer(automation, kill(1), {})
+    assert isinstance(refused, Refuse)
+    assert "ann" in refused.reason
+    assert "audit" in refused.reason
+    chaos = view(in_service(1, 2, 3), pause=Pause(what="chaos", by="ann"), policies=CHAOTIC)
+    assert isinstance(decide.answer(chaos, kill(1), {}), TakeOut)
+    assert isinstance(answer(chaos, too_slow="OK"), Refuse)
+
+
+def test_chaos_is_granted_when_all_is_well() -> None:
+    assert isinstance(answer(view(in_service(1, 2, 3), policies=CHAOTIC), too_slow="OK"), TakeOut)
+
+
+def test_chaos_needs_the_fleets_opt_in() -> None:
+    assert isinstance(answer(view(in_service(1, 2, 3)), too_slow="OK"), Refuse)
+
+
+def test_fault_36_chaos_is_refused_while_an_alarm_fires_or_is_unknown() -> None:
+    seen = view(in_service(1, 2, 3), policies=CHAOTIC)
+    assert isinstance(answer(seen, too_slow="ALARM"), Refuse)
+    assert isinstance(answer(seen, too_slow="INSUFFICIENT_DATA"), Refuse)
+    assert isinstance(answer(seen), Refuse)
+
+
+def test_fault_36_chaos_is_refused_while_the_fleet_is_not_at_strength() -> None:
+    for seen in (in_service(1, 2, desired=3), group(member(1), member(2), member(3, "Pending"), desired=2)):
+        assert isinstance(answer(view(seen, policies=CHAOTIC), too_slow="OK"), Refuse)
+    blind = view(in_service(1, 2, 3), unknown=(3,), policies=CHAOTIC)
+    assert isinstance(answer(blind, too_slow="OK"), Refuse)
+
+
+def test_fault_12_a_chaos_request_that_comes_hours_late_or_has_no_time_is_refused() -> None:
+    seen = view(in_service(1, 2, 3), policies=CHAOTIC)
+    for time in (START - timedelta(hours=3), None):
+        assert isinstance(decide.answer(seen, kill(1, by="chaos", time=time), {"too-slow": "OK"}), Refuse)
+
+
+def test_fault_15_a_request_from_chaos_under_another_name_is_still_from_chaos() -> None:
+    assert isinstance(decide.answer(view(in_service(1, 2, 3)), kill(1, by="ops", source="chaos"), {}), Refuse)
+
+
+# The budget
+
+
+def test_a_kill_within_the_budget_is_recorded_once() -> None:
+    seen, action = view(in_service(1, 2, 3)), TakeOut(server(1), "terminated", "ops", "why not")
+    charged = decide.charged(seen, status(), action)
+    assert charged is not None
+    assert [each.server for each in charged.disruptions] == [server(1)]
+    assert decide.charged(seen, charged, action) is None
+    assert decide.budget_refusal(seen, charged, server(1)) is None
+
+
+def test_fault_33_nobody_is_taken_when_that_would_leave_fewer_than_the_floor() -> None:
+    policies = {"disruption": {"floor": 2, "unavailable": 3}}
+    assert decide.budget_refusal(view(in_service(1, 2, 3), policies=policies), status(), server(1)) is None
+    assert decide.budget_refusal(view(in_service(1, 2), policies=policies), status(), server(1)) is not None
+
+
+def test_a_server_of_unknown_health_does_not_hold_up_the_floor() -> None:
+    policies = {"disruption": {"floor": 2, "unavailable": 3}}
+    seen = view(in_service(1, 2, 3), unknown=(3,), policies=policies)
+    assert decide.budget_refusal(seen, status(), server(1)) is not None
+
+
+def test_taking_a_sick_server_costs_no_healthy_one() -> None:
+    policies = {"disruption": {"floor": 3}}
+    assert decide.budget_refusal(view(in_service(1, 2), sick=(2,), policies=policies), status(), server(2)) is None
+
+
+def test_while_a_server_is_missing_because_of_us_no_other_is_taken_and_nobody_is_called() -> None:
+    refusal = decide.budget_refusal(view(in_service(2, 3, desired=3)), status((1, 5)), server(2))
+    assert refusal is not None
+    assert refusal.passing
+
+
+def test_a_server_that_died_by_itself_does_not_count_as_missing_because_of_us() -> None:
+    assert decide.budget_refusal(view(in_service(2, 3, desired=3)), status(), server(2)) is None
+
+
+def test_a_disruption_that_was_made_good_counts_no_more_against_those_at_once() -> None:
+    assert decide.budget_refusal(view(in_service(2, 3, 4)), status((1, 5)), server(2)) is None
+
+
+def test_fault_5_a_disruption_recorded_but_not_seen_yet_counts_as_missing() -> None:
+    refusal = decide.budget_refusal(view(in_service(1, 2, 3)), status((1, 0)), server(2))
+    assert refusal is not None
+
+
+def test_fault_33_the_hourly_cap_holds_whoever_asks_and_calls_a_person() -> None:
+    policies = {"disruption": {"hourly": 2}}
+    seen = view(in_service(5, 6, 7), policies=policies)
+    refusal = decide.budget_refusal(seen, status((1, 59), (2, 10)), server(5))
+    assert refusal is not None
+    assert not refusal.passing
+    assert decide.budget_refusal(seen, status((1, 61), (2, 10)), server(5)) is None
+
+
+def test_nobody_is_taken_from_a_group_that_would_not_launch_another() -> None:
+    seen = group(member(1), member(2), member(3), suspended=("Launch",))
+    assert decide.budget_refusal(view(seen), status(), server(1)) is not None
+
+
+def test_disruptions_older_than_a_day_are_forgotten_when_another_is_recorded() -> None:
+    charged = decide.charged(
+        view(in_service(1, 2, 3)), status((8, 60 * 25), (9, 60 * 23)), TakeOut(server(1), "terminated", "ops", "")
+    )
+    assert charged is not None
+    assert [each.server for each in charged.disruptions] == [server(9), server(1)]
+
+
+members = st.lists(
+    st.sampled_from(["InService", "Pending:Wait", "Terminating:Wait", "Standby"]), min_size=1, max_size=8
+)
+
+
+@given(
+    states=members,
+    desired=st.integers(0, 10),
+    sick=st.sets(st.integers(0, 7)),
+    unknown=st.sets(st.integers(0, 7)),
+    past=st.lists(st.tuples(st.integers(0, 12), st.floats(0, 120)), max_size=6),
+    targets=st.lists(st.integers(0, 7), max_size=30),
+    floor=st.integers(0, 4),
+    unavailable=st.integers(1, 4),
+    hourly=st.integers(1, 5),
+)
+def test_invariants_4_and_5_whatever_is_asked_the_floor_the_share_and_the_cap_hold(
+    states: list[str],
+    desired: int,
+    sick: set[int],
+    unknown: set[int],
+    past: list[tuple[int, float]],
+    targets: list[int],
+    floor: int,
+    unavailable: int,
+    hourly: int,
+) -> None:
+    """Requests in any number and order, decided one after another with a view that does not move."""
+    policies = {"disruption": {"floor": floor, "unavailable": unavailable, "hourly": hourly}}
+    seen_members: list[GroupMember] = [member(number, state) for number, state in enumerate(states)]
+    seen = view(
+        group(*seen_members, desired=desired), sick=sorted(sick), unknown=sorted(unknown - sick), policies=policies
+    )
+    before = status(*past)
+    now = before
+    for number in targets:
+        granted = decide.answer(seen, kill(number), {})
+        if isinstance(granted, TakeOut):
+            now = decide.charged(seen, now, granted) or now
+    old = {each.server for each in before.disruptions if each.at > START - timedelta(hours=1)}
+    new = {each.server for each in now.disruptions if each.at > START - timedelta(hours=1)} - old
+    well = seen.well - old
+    assert not new & seen.well or len(well - new) >= floor
+    assert len(old) + len(new) <= hourly or not new
+    assert not new or len((old | new) & seen.staying) <= unavailable
+    assert new <= {each.server for each in seen_members if each.in_service}
