@@ -144,18 +144,32 @@ def at_version(server: Server, releases: Path, version: str) -> Server:
 def server(tmp_path: Path, releases: Path) -> Iterator[Server]:
     root = tmp_path / "a server's root"
     root.mkdir()
-    components = {name: releases / "1" / name for name in ("libraries", "monolith")}
-    server = Server(root, free_address(), components)
+    server = first_version(root, free_address(), releases)
     yield server
     process = root / "run/web.pid"
     if process.exists() and (pid := process.read_text().strip()) and not gone(int(pid)):
         end(int(pid))
 
 
+def first_version(root: Path, address: str, releases: Path) -> Server:
+    return Server(root, address, {name: releases / "1" / name for name in ("libraries", "monolith")})
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, releases: Path) -> Path:
+    """Return the root of a server on which every step but the last was run: what an image would hold."""
+    builder = first_version(tmp_path_factory.mktemp("builder"), "", releases)
+    for step in ("libraries", "compile-libraries", "monolith", "compile", "assets", "search-index"):
+        for result in builder.run(only=step).values():
+            assert result.returncode == 0, result.stderr
+    return builder.root
+
+
 @pytest.fixture
-def provisioned(server: Server) -> Server:
-    for name, result in server.run().items():
-        assert result.returncode == 0, (name, result.stdout, result.stderr)
+def provisioned(server: Server, built: Path) -> Server:
+    shutil.copytree(built, server.root, dirs_exist_ok=True)
+    result = server.run(only="service")["service"]
+    assert result.returncode == 0, result.stderr
     return server
 
 
