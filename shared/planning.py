@@ -2,7 +2,7 @@
 
 What a step's fingerprint covers, all of it in ``make_plan``:
 
-- its kind and name; not its timeout, and nothing of the server (address, attempt, URLs), so one image serves all servers;
+- its kind and name; not its timeout, and nothing of the server (address, attempt, URLs): one image serves all servers;
 - ``run``: the script, its environment, and the files that it reads of each component in ``inputs``: those whose path
   matches one of the globs, with mode, content and target, and the directory that the component is synced to;
 - ``sync``: the release's manifest and the directory;
@@ -11,8 +11,8 @@ What a step's fingerprint covers, all of it in ``make_plan``:
   does not inherit from that component's ``sync`` step, since every release would otherwise count in full. A component
   that a step needs but does not list is inherited, and so counts in full.
 
-Globs are matched against whole paths: ``*`` and ``?`` stay within one name, ``**`` crosses directories, ``[...]`` is one
-character of a set. A glob that matches a directory takes in everything below it.
+Globs are matched against whole paths: ``*`` and ``?`` stay within one name, ``**`` crosses directories, all else stands
+for itself. A glob that matches a directory takes in everything below it.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class _Planner:
         return [step.to for step in self._syncs.values() if step.sync == component]
 
     def _matched(self, component: str, globs: Iterable[str]) -> list[Entry]:
-        pattern = re.compile("|".join(map(_regex, globs)) or r"(?!)")
+        pattern = re.compile("|".join(map(_regex, globs)) or r"(?!)", re.DOTALL)
         entries = self._releases[component].manifest.entries
         return [entry for entry in entries if pattern.fullmatch(entry.path)]
 
@@ -189,15 +189,6 @@ def _digest(value: object) -> str:
 
 def _regex(glob: str) -> str:
     """Translate a glob. ``**/`` also matches nothing, so ``a/**/b`` matches ``a/b``."""
-    pattern = r"\*\*/|\*\*|\*|\?|\[!?\]?[^]]*\]|."
-    return f"(?:{''.join(_piece(found[0]) for found in re.finditer(pattern, glob.rstrip('/'), re.DOTALL))})(?:/.*)?"
-
-
-def _piece(token: str) -> str:
-    fixed = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    if token in fixed:
-        return fixed[token]
-    if len(token) > 1:
-        body = token[1:-1].replace("\\", "\\\\")
-        return f"[^/{body[1:]}]" if body.startswith("!") else f"[{body}]"
-    return re.escape(token)
+    special = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    tokens = re.findall(r"\*\*/|\*\*|.", glob.rstrip("/"), re.DOTALL)
+    return f"(?:{''.join(special.get(token) or re.escape(token) for token in tokens)})(?:/.*)?"

@@ -3,11 +3,13 @@ import hashlib
 import json
 import os
 import random
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared import packing
 from tests.unit.agent.bench import Bench, described, script
 
 
@@ -152,7 +154,7 @@ async def test_a_broken_connection_is_taken_up_where_it_broke(bench: Bench, sour
     assert described(bench.tree) == described(source)
 
 
-@pytest.mark.parametrize("damage", ["one byte", "short", "gone", "another"])
+@pytest.mark.parametrize("damage", ["one byte", "short", "gone", "another", "forged"])
 async def test_a_damaged_pack_is_refused_and_the_present_tree_stays(bench: Bench, source: Path, damage: str) -> None:
     bench.run(await bench.publish("1", source))
     before = described(source)
@@ -164,6 +166,7 @@ async def test_a_damaged_pack_is_refused_and_the_present_tree_stays(bench: Bench
         "one byte": body[:500] + bytes([body[500] ^ 1]) + body[501:],
         "short": body[:-100],
         "another": b"x" * len(body),
+        "forged": zlib.compress(random.Random(4).randbytes(1000), 1),
     }
     if damage in damaged:
         bench.objects.bodies[key] = damaged[damage]
@@ -174,6 +177,19 @@ async def test_a_damaged_pack_is_refused_and_the_present_tree_stays(bench: Bench
     bench.objects.bodies[key] = body
     assert bench.run(step).ends == {"code": "done"}
     assert described(bench.tree) == described(source)
+
+
+async def test_a_large_file_that_is_not_what_the_manifest_says_is_refused(bench: Bench, tmp_path: Path) -> None:
+    write(tmp_path / "source", "large", random.Random(1).randbytes(700_000))
+    step = await bench.publish("1", tmp_path / "source")
+    key = next(key for key in bench.objects.bodies if "/packs/" in key)
+    forged = random.Random(2).randbytes(700_000)
+    size = packing.BLOCK_BYTES
+    blocks = [zlib.compress(forged[at : at + size], 1) for at in range(0, len(forged), size)]
+    assert len(b"".join(blocks)) == len(bench.objects.bodies[key])
+    bench.objects.bodies[key] = b"".join(blocks)
+    assert "large" in bench.run(step).end("code")["reason"]
+    assert not bench.tree.exists()
 
 
 async def test_a_manifest_that_the_plan_does_not_name_is_refused(bench: Bench, source: Path) -> None:

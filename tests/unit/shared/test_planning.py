@@ -1,0 +1,244 @@
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.fleet import Fleet
+from shared.plan import Content, Plan
+from shared.planning import Explained, explain, make_plan, plan_digest
+from shared.releases import Entry, Manifest, PublishedRelease
+
+FLEET: dict[str, Any] = {
+    "fleet": "web",
+    "stock": "ami-01234567",
+    "capacity": {"min": 1, "desired": 1, "max": 2},
+    "health": {"url": "http://{address}/health"},
+    "plan": [
+        {"step": "packages", "run": "packages.sh", "script": "install"},
+        {"step": "code", "sync": "app", "to": "srv/app", "needs": ["packages"]},
+        {"step": "build", "run": "build.sh", "script": "build", "needs": ["code"], "inputs": {"app": ["src/**/*.py"]}},
+        {"step": "index", "run": "index.sh", "script": "index", "needs": ["code"]},
+        {"step": "start", "run": "start.sh", "script": "start", "needs": ["build"], "environment": {"PORT": "80"}},
+        {"step": "up", "check": "http://{address}:80/", "needs": ["start"]},
+    ],
+}
+FILES = {"src/a.py": "a1", "src/deep/b.py": "b1", "docs/c.md": "c1"}
+
+
+def release(files: Mapping[str, str] = FILES, version: str = "1", component: str = "app") -> PublishedRelease:
+    entries = tuple(Entry(path=path, sha256=content) for path, content in sorted(files.items()))
+    manifest = Manifest(form=1, component=component, version=version, entries=entries)
+    return PublishedRelease(manifest, f"digest of {version}")
+
+
+def planned(
+    fleet: Mapping[str, Any] = FLEET,
+    app: PublishedRelease | None = None,
+    server: str = "i-01234567",
+    address: str = "10.0.0.1",
+    attempt: str = "1",
+) -> Plan:
+    url = f"https://objects.invalid/{attempt}"
+    return make_plan(
+        Fleet.model_validate(fleet),
+        {"app": app or release()},
+        server,
+        address,
+        attempt=attempt,
+        report_url=url,
+        content_urls={"app": Content(manifest_url=url, manifest_sha256="digest of 1")},
+    )
+
+
+def with_step(name: str, **changes: object) -> dict[str, Any]:
+    fleet = copy.deepcopy(FLEET)
+    next(step for step in fleet["plan"] if step["step"] == name).update(changes)
+    return fleet
+
+
+def changed(after: Plan, before: Plan | None = None) -> set[str]:
+    """The steps whose fingerprint is another."""
+    old = {step.step: step.fingerprint for step in (before or planned()).steps}
+    return {step.step for step in after.steps if old.get(step.step) != step.fingerprint}
+
+
+def test_a_plan_carries_everything_that_the_agent_needs() -> None:
+    plan = planned()
+    steps = {step.step: step for step in plan.steps}
+    assert (plan.fleet, plan.server, plan.address, plan.attempt) == ("web", "i-01234567", "10.0.0.1", "1")
+    assert [step.kind for step in plan.steps] == ["run", "sync", "run", "run", "run", "check"]
+    assert steps["start"].script == "start"
+    assert steps["start"].environment == {"PORT": "80"}
+    assert (steps["code"].component, steps["code"].version, steps["code"].to) == ("app", "1", "srv/app")
+    assert steps["code"].content is not None
+    assert steps["up"].url == "http://10.0.0.1:80/"
+    assert steps["up"].timeout_s == 60
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_every_step_says_what_it_depends_on() -> None:
+    why = {step.step: step.why for step in planned(app=release(version="412")).steps}
+    assert why["code"] == "release app 412, packages"
+    assert why["build"] == "its script, 2 files (src/**/*.py) of app 412"
+    assert why["start"] == "its script, build"
+
+
+def test_a_server_an_attempt_and_urls_make_no_difference_to_fingerprints() -> None:
+    other = planned(server="i-89abcdef", address="10.0.0.2", attempt="2")
+    assert changed(other) == set()
+    assert plan_digest(other) == plan_digest(planned())
+
+
+@pytest.mark.parametrize(
+    ("fleet", "steps"),
+    [
+        (with_step("packages", script="install more"), {"packages", "code", "index"}),
+        (with_step("build", script="build more"), {"build", "start", "up"}),
+        (with_step("build", timeout=7), set()),
+        (with_step("build", run="elsewhere/build.sh"), set()),
+        (with_step("start", environment={"PORT": "81"}), {"start", "up"}),
+        (with_step("up", check="http://{address}:81/"), {"up"}),
+        (with_step("code", to="srv/elsewhere"), {"code", "build", "index", "start", "up"}),
+        (with_step("build", inputs={}), {"build", "start", "up"}),
+        (with_step("index", needs=["code", "build"]), {"index"}),
+    ],
+)
+def test_a_change_of_the_fleet_touches_the_step_and_those_that_need_it(
+    fleet: Mapping[str, Any], steps: set[str]
+) -> None:
+    assert changed(planned(fleet)) == steps
+    assert (plan_digest(planned(fleet)) == plan_digest(planned())) == (steps == set())
+
+
+def test_a_release_that_touches_no_input_leaves_the_steps_that_list_inputs_alone() -> None:
+    assert changed(planned(app=release({**FILES, "docs/c.md": "c2"}, version="2"))) == {"code", "index"}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {**FILES, "src/a.py": "a2"},
+        {**FILES, "src/deep/b.py": "b2"},
+        {**FILES, "src/new.py": "n1"},
+        {"src/a.py": "a1", "docs/c.md": "c1"},
+    ],
+)
+def test_a_release_that_touches_an_input_changes_the_steps_that_read_it(files: Mapping[str, str]) -> None:
+    assert changed(planned(app=release(files, version="2"))) == {"code", "index", "build", "start", "up"}
+
+
+def test_a_component_that_is_needed_but_not_listed_counts_in_full() -> None:
+    fleet = with_step("build", inputs={"app": ["nothing/**"]}, needs=["code"])
+    fleet["plan"].insert(0, {"step": "lib-code", "sync": "lib", "to": "srv/lib"})
+    fleet["plan"][3]["needs"] = ["code", "lib-code"]
+    content = Content(manifest_url="u", manifest_sha256="s")
+
+    def plan_with(lib: PublishedRelease) -> Plan:
+        releases = {"app": release(), "lib": lib}
+        return make_plan(
+            Fleet.model_validate(fleet),
+            releases,
+            "i-01234567",
+            "10.0.0.1",
+            attempt="1",
+            report_url="u",
+            content_urls={"app": content, "lib": content},
+        )
+
+    before = plan_with(release(component="lib"))
+    after = plan_with(release(component="lib", version="2"))
+    assert changed(after, before) == {"lib-code", "build", "start", "up"}
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "matches"),
+    [
+        ("a.py", "a.py", True),
+        ("a.py", "b/a.py", False),
+        ("*.py", "a.py", True),
+        ("*.py", "b/a.py", False),
+        ("**/*.py", "a.py", True),
+        ("**/*.py", "b/c/a.py", True),
+        ("**/*.py", "b/c/apy", False),
+        ("src/**", "src/x/y", True),
+        ("src/**", "source/x", False),
+        ("src", "src/x/y", True),
+        ("src/", "src/x/y", True),
+        ("src", "src2", False),
+        ("a?c", "abc", True),
+        ("a?c", "a/c", False),
+        ("a.c", "abc", False),
+        ("[ab]", "a", False),
+        ("[ab]", "[ab]", True),
+        ("a/**/b", "a/b", True),
+        ("a/**/b", "a/x/y/b", True),
+        ("a*/b", "ax/y/b", False),
+    ],
+)
+def test_globs(glob: str, path: str, *, matches: bool) -> None:
+    fleet = with_step("build", inputs={"app": [glob]})
+    one, two = (planned(fleet, release({path: content})) for content in ("1", "2"))
+    assert ("build" in changed(two, one)) == matches
+
+
+names = st.lists(st.sampled_from(["src", "docs", "a.py", "b.md", "x"]), min_size=1, max_size=3).map("/".join)
+trees = st.dictionaries(names, st.sampled_from(["1", "2"]), max_size=6)
+
+
+@given(trees, trees)
+def test_a_step_changes_exactly_when_an_input_does(old: dict[str, str], new: dict[str, str]) -> None:
+    def inputs(files: dict[str, str]) -> dict[str, str]:
+        parts = {path: path.split("/") for path in files}
+        return {p: c for p, c in files.items() if parts[p][0] == "src" and parts[p][-1].endswith(".py")}
+
+    fleet = with_step("build", inputs={"app": ["src/**/*.py"]})
+    steps = changed(planned(fleet, release(new, "2")), planned(fleet, release(old, "1")))
+    below = {path for files in (old, new) for path in files if "a.py/" in path and path.startswith("src/")}
+    if not below:
+        assert ("build" in steps) == (inputs(old) != inputs(new))
+    assert ("start" in steps) == ("build" in steps)
+    assert "packages" not in steps
+    assert {"code", "index"} <= steps
+
+
+@pytest.mark.parametrize("facts", [{"mode": 0o755}, {"kind": "link"}, {"target": "elsewhere"}, {"sha256": "a2"}])
+def test_an_input_is_more_than_its_content(facts: dict[str, object]) -> None:
+    entry = Entry(path="src/a.py", sha256="a1")
+    one, two = (
+        PublishedRelease(Manifest(form=1, component="app", version="1", entries=(each,)), "digest of 1")
+        for each in (entry, entry.model_copy(update=facts))
+    )
+    assert changed(planned(app=two), planned(app=one)) == {"build", "start", "up"}
+
+
+@pytest.mark.parametrize("packed", [{"blocks": (3,)}, {"offset": 7}])
+def test_how_an_input_is_packed_makes_no_difference(packed: dict[str, object]) -> None:
+    entry = Entry(path="src/a.py", sha256="a1")
+    one, two = (
+        PublishedRelease(Manifest(form=1, component="app", version="1", entries=(each,)), "digest of 1")
+        for each in (entry, entry.model_copy(update=packed))
+    )
+    assert changed(planned(app=two), planned(app=one)) == set()
+
+
+def test_explaining_says_which_steps_run_and_why() -> None:
+    plan = planned(app=release(version="2"))
+    ledger = {step.step: step.fingerprint for step in planned().steps if step.step != "index"}
+    assert explain(plan, ledger) == (
+        Explained("packages", runs=False, reason="done, and nothing that it depends on has changed"),
+        Explained("code", runs=True, reason="changed since it was done: release app 2, packages"),
+        Explained("build", runs=False, reason="done, and nothing that it depends on has changed"),
+        Explained("index", runs=True, reason="not done on this server yet"),
+        Explained("start", runs=False, reason="done, and nothing that it depends on has changed"),
+        Explained("up", runs=True, reason="checks always run"),
+    )
+
+
+def test_a_release_that_is_missing_is_an_error() -> None:
+    with pytest.raises(KeyError, match="app"):
+        make_plan(
+            Fleet.model_validate(FLEET), {}, "i-01234567", "10.0.0.1", attempt="1", report_url="u", content_urls={}
+        )

@@ -1,0 +1,245 @@
+import os
+import random
+import zlib
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import packing, releases
+from shared.cloud import Denied, Unavailable
+from shared.documents import Documents
+from shared.packing import SourceError, encode_name
+from shared.records import current_release_key, manifest_key
+from shared.releases import Manifest, UnknownRelease, VersionTaken
+from tests.fakes import FakeClock, FakeObjects
+
+
+@pytest.fixture
+def objects() -> FakeObjects:
+    return FakeObjects()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    directory = tmp_path / "source"
+    (directory / "app/empty").mkdir(parents=True)
+    (directory / "app/one").write_text("one")
+    (directory / "app/two").write_text("two")
+    (directory / "app/two").chmod(0o750)
+    (directory / "nothing").touch()
+    (directory / "link").symlink_to("app/one")
+    (directory / "large").write_bytes(random.Random(1).randbytes(700_000))
+    return directory
+
+
+def packs(objects: FakeObjects) -> dict[str, bytes]:
+    return {key: body for key, body in objects.bodies.items() if "/packs/" in key}
+
+
+def unpacked(objects: FakeObjects, manifest: Manifest) -> dict[str, bytes]:
+    """Every file's content as the manifest says that it can be found."""
+    texts = []
+    for number, offset, length, size in manifest.blocks:
+        body = objects.bodies[f"releases/{manifest.component}/packs/{manifest.packs[number].sha256}"]
+        texts.append(zlib.decompress(body[offset : offset + length]))
+        assert len(texts[-1]) == size
+    return {
+        entry.path: b"".join(texts[number] for number in entry.blocks)[entry.offset : entry.offset + entry.size]
+        for entry in manifest.entries
+        if entry.kind == "file"
+    }
+
+
+async def test_a_release_can_be_read_back_whole(objects: FakeObjects, source: Path) -> None:
+    info = await releases.publish(objects, "app", "1", source)
+    published = await releases.manifest(objects, "app", "1")
+    assert published.digest == info.digest
+    assert (info.files, info.size, info.existed) == (4, 700_006, False)
+    assert info.uploaded == sum(map(len, packs(objects).values()))
+    assert unpacked(objects, published.manifest) == {
+        "app/one": b"one",
+        "app/two": b"two",
+        "nothing": b"",
+        "large": (source / "large").read_bytes(),
+    }
+    entries = {entry.path: entry for entry in published.manifest.entries}
+    assert list(entries) == sorted(entries)
+    assert (entries["app/empty"].kind, entries["link"].target, entries["app/two"].mode) == ("dir", "app/one", 0o750)
+    assert entries["."].mode == source.stat().st_mode & 0o7777
+
+
+async def test_the_manifest_is_written_last(objects: FakeObjects, source: Path) -> None:
+    await releases.publish(objects, "app", "1", source)
+    assert objects.called("put")[-1].arguments[0] == manifest_key("app", "1")
+
+
+async def test_contents_of_earlier_releases_are_not_uploaded_again(objects: FakeObjects, source: Path) -> None:
+    await releases.publish(objects, "app", "1", source)
+    (source / "app/one").write_text("three")
+    os.rename(source / "large", source / "moved")
+    second = await releases.publish(objects, "app", "2", source)
+    assert 0 < second.uploaded < 50
+    manifest = (await releases.manifest(objects, "app", "2")).manifest
+    contents = unpacked(objects, manifest)
+    assert (contents["app/one"], contents["app/two"]) == (b"three", b"two")
+    assert contents["moved"] == (source / "moved").read_bytes()
+
+
+async def test_the_same_content_is_stored_once(objects: FakeObjects, source: Path) -> None:
+    (source / "again").write_bytes((source / "large").read_bytes())
+    info = await releases.publish(objects, "app", "1", source)
+    assert info.uploaded < 710_000
+
+
+async def test_packs_are_closed_at_their_size(
+    objects: FakeObjects, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "PACK_BYTES", 300_000)
+    info = await releases.publish(objects, "app", "1", source)
+    assert info.packs == 2
+    assert (
+        unpacked(objects, (await releases.manifest(objects, "app", "1")).manifest)["large"]
+        == (source / "large").read_bytes()
+    )
+
+
+async def test_publishing_the_same_again_changes_nothing(objects: FakeObjects, source: Path) -> None:
+    first = await releases.publish(objects, "app", "1", source)
+    before = dict(objects.bodies)
+    second = await releases.publish(objects, "app", "1", source)
+    assert (second.existed, second.digest, second.uploaded) == (True, first.digest, 0)
+    assert objects.bodies == before
+
+
+@pytest.mark.parametrize("change", ["content", "mode", "more", "link"])
+async def test_a_version_cannot_be_published_with_another_content(
+    objects: FakeObjects, source: Path, change: str
+) -> None:
+    await releases.publish(objects, "app", "1", source)
+    before = await releases.manifest(objects, "app", "1")
+    if change == "content":
+        (source / "app/one").write_text("ONE")
+    elif change == "mode":
+        (source / "app/one").chmod(0o600)
+    elif change == "more":
+        (source / "more").mkdir()
+    else:
+        (source / "link").unlink()
+        (source / "link").symlink_to("app/two")
+    with pytest.raises(VersionTaken, match="release 1 of app exists with other content"):
+        await releases.publish(objects, "app", "1", source)
+    assert await releases.manifest(objects, "app", "1") == before
+
+
+async def test_a_manifest_whose_reply_was_lost_counts_as_published(objects: FakeObjects, source: Path) -> None:
+    await releases.publish(objects, "app", "1", source)
+    (source / "no-new-content").symlink_to("x")
+    objects.fail("put", Unavailable("lost"), applied=True)
+    info = await releases.publish(objects, "app", "2", source)
+    assert info.digest == (await releases.manifest(objects, "app", "2")).digest
+
+
+async def test_a_manifest_that_was_not_written_is_an_error(objects: FakeObjects, source: Path) -> None:
+    await releases.publish(objects, "app", "1", source)
+    (source / "no-new-content").symlink_to("x")
+    objects.fail("put", Unavailable("down"))
+    with pytest.raises(Unavailable):
+        await releases.publish(objects, "app", "2", source)
+
+
+async def test_an_upload_that_fails_leaves_no_release(objects: FakeObjects, source: Path) -> None:
+    objects.fail("put", Denied("no"))
+    with pytest.raises(Denied):
+        await releases.publish(objects, "app", "1", source)
+    assert await releases.versions(objects, "app") == []
+
+
+@pytest.mark.parametrize("name", ["app/one", "large"])
+@pytest.mark.parametrize("how", ["longer", "other", "shorter"])
+async def test_a_file_that_changes_while_it_is_read_is_an_error(
+    objects: FakeObjects, source: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str
+) -> None:
+    read_tree = packing.read_tree
+
+    def read_and_change(directory: Path) -> list[packing.Source]:
+        tree = read_tree(directory)
+        content = (source / name).read_bytes()
+        changed = {"longer": content + b"x", "other": b"X" + content[1:], "shorter": content[:-1]}[how]
+        (source / name).write_bytes(changed)
+        return tree
+
+    monkeypatch.setattr(releases, "read_tree", read_and_change)
+    with pytest.raises(SourceError, match=f"{name}: changed while it was read"):
+        await releases.publish(objects, "app", "1", source)
+
+
+async def test_what_is_no_file_directory_or_link_is_refused(objects: FakeObjects, source: Path) -> None:
+    os.mkfifo(source / "pipe")
+    with pytest.raises(SourceError, match="pipe: neither"):
+        await releases.publish(objects, "app", "1", source)
+
+
+async def test_a_missing_directory_is_refused(objects: FakeObjects, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="not a directory"):
+        await releases.publish(objects, "app", "1", tmp_path / "none")
+
+
+async def test_progress_ends_with_all_bytes(objects: FakeObjects, source: Path) -> None:
+    told: list[tuple[int, int]] = []
+    await releases.publish(objects, "app", "1", source, lambda done, total: told.append((done, total)))
+    assert told[-1] == (700_006, 700_006)
+    assert told == sorted(told)
+
+
+async def test_versions_are_listed_by_number(objects: FakeObjects, source: Path) -> None:
+    for version in ("9", "10", "2.1", "2", "nightly"):
+        await releases.publish(objects, "app", version, source)
+    assert await releases.versions(objects, "app") == ["2", "2.1", "9", "10", "nightly"]
+    assert await releases.versions(objects, "ap") == []
+
+
+async def test_a_release_that_was_never_published_is_unknown(objects: FakeObjects) -> None:
+    with pytest.raises(UnknownRelease, match="no release 7 of app"):
+        await releases.manifest(objects, "app", "7")
+
+
+async def test_content_names_a_url_for_everything_that_a_release_needs(objects: FakeObjects, source: Path) -> None:
+    await releases.publish(objects, "app", "1", source)
+    release = await releases.manifest(objects, "app", "1")
+    content = await releases.content(objects, release, 60)
+    assert content.manifest_sha256 == release.digest
+    assert "releases/app/1/manifest.json" in content.manifest_url
+    assert set(content.packs) == {pack.sha256 for pack in release.manifest.packs}
+
+
+async def test_the_current_release_is_kept_with_the_one_before_it(objects: FakeObjects) -> None:
+    documents, clock = Documents(objects), FakeClock()
+    assert await releases.current(documents, "web", "app") is None
+    await releases.set_current(documents, clock, "web", "app", "1", by="anna")
+    clock.step(60)
+    await releases.set_current(documents, clock, "web", "app", "2", by="ben")
+    current = await releases.current(documents, "web", "app")
+    assert current is not None
+    assert (current.version, current.previous, current.by, current.since) == ("2", "1", "ben", clock.now())
+    before = objects.bodies[current_release_key("web", "app")]
+    assert await releases.set_current(documents, clock, "web", "app", "2", by="carl") == current
+    assert objects.bodies[current_release_key("web", "app")] == before
+
+
+@given(st.binary(min_size=1))
+def test_any_name_survives_as_text(name: bytes) -> None:
+    encoded = encode_name(name)
+    assert encoded.encode().decode() == encoded
+    assert unquote_to_bytes(encoded) == name
+
+
+def test_two_packings_of_one_tree_are_the_same_tree() -> None:
+    entry = releases.Entry(path="a", sha256="1", size=1)
+    one, two = (
+        Manifest(form=1, component="app", version="1", entries=(entry.model_copy(update={"blocks": blocks}),))
+        for blocks in ((0,), (1,))
+    )
+    assert one.same_tree(two)
