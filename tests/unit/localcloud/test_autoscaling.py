@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.session import get_session
 from moto.server import ThreadedMotoServer
 
 from localcloud.autoscaling import Groups, Launched, LaunchFailed, LaunchInstance, install
@@ -108,11 +108,14 @@ def shared() -> Iterator[Cloud]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    session = boto3.Session("test", "test", region_name="us-east-1")
-    config = Config(retries={"total_max_attempts": 1})
-    clients = [
-        session.client(name, endpoint_url=f"http://{host}:{port}", config=config) for name in ("autoscaling", "ec2")
-    ]
+    where = {
+        "region_name": "us-east-1",
+        "endpoint_url": f"http://{host}:{port}",
+        "aws_access_key_id": "test",
+        "aws_secret_access_key": "test",
+        "config": Config(retries={"total_max_attempts": 1}),
+    }
+    clients: list[Any] = [get_session().create_client(name, **where) for name in ("autoscaling", "ec2")]
     clients[1].create_launch_template(LaunchTemplateName="web", LaunchTemplateData={"ImageId": "ami-00000001"})
     yield Cloud(world, groups, *clients)
     server.stop()
