@@ -7,12 +7,12 @@ People may leave out the envelope (``id``, ``time``, ``source``); it is filled i
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from shared.ids import BakeId, FleetName, ImageId, ServerId, StepName
+from shared.moments import Moment
 
 Reason = Annotated[str, StringConstraints(max_length=2000)]
 Person = Annotated[str, StringConstraints(max_length=200)]
@@ -25,7 +25,7 @@ class Envelope(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(default_factory=lambda: uuid.uuid4().hex, max_length=64)
-    time: datetime | None = None
+    time: Moment | None = None
     source: str = Field(default="operator", max_length=64)
 
 
@@ -64,7 +64,7 @@ class ImagePinRequested(Envelope):
     type: Literal["image.pin.requested"] = "image.pin.requested"
     fleet: FleetName
     image: ImageId | None = None
-    until: datetime | None = None
+    until: Moment | None = None
     by: Person = "operator"
     reason: Reason = ""
 

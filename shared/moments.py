@@ -1,18 +1,17 @@
-"""Times that people wrote."""
+"""Times as people and documents write them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 
-def in_utc(time: datetime) -> datetime:
-    """Return the time with its zone; one that was written without a zone is UTC. Pure."""
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+def utc(time: datetime) -> datetime:
+    """Return the time in UTC; one without a zone is taken to be in UTC. Pure."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def moment(text: str) -> datetime | None:
-    """Read an ISO 8601 time, such as a tag's value; None when it is none. Pure."""
-    try:
-        return in_utc(datetime.fromisoformat(text))
-    except ValueError:
-        return None
+Moment = Annotated[datetime, AfterValidator(utc)]
+"""A time that compares with every other: people leave out the zone."""

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.ids import BakeId, ComponentName, FleetName, ImageId, ServerId, StepName, Version
+from shared.moments import Moment
 
 
 class Record(BaseModel):
@@ -72,7 +73,7 @@ class Pin(Part):
 
     by: str
     reason: str
-    until: datetime | None = None
+    until: Moment | None = None
 
 
 class Pointer(Record):
@@ -80,7 +81,7 @@ class Pointer(Record):
 
     image: ImageId
     bake: BakeId | None = None
-    since: datetime
+    since: Moment
     by: str
     reason: str = ""
     pin: Pin | None = None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from shared.cloud import Image, Instance
 from shared.fleet import CheckStep, Fleet
+from shared.moments import utc
 from shared.records import Attempt, Bake
 
 DAILY_BUDGET = 6
@@ -145,11 +146,6 @@ def decide(sight: Sight) -> Action:
 def bake_id(fleet: str, asked: datetime) -> str:
     """Return the id of the bake that was asked for at that time. Pure."""
     return f"{fleet}-{utc(asked):%Y%m%dt%H%M%S}"
-
-
-def utc(time: datetime) -> datetime:
-    """Return the time in UTC; one without a zone is taken to be in UTC. Pure."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def recent(bakes: Iterable[str], now: datetime) -> int:

@@ -31,7 +31,6 @@ from services.baker.decide import (
     boot_look_s,
     decide,
     recent,
-    utc,
 )
 from shared.advice import next_command, show_command
 from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
@@ -114,7 +113,7 @@ class Baker:
         if request.time is None:
             await self._publisher.publish(request.model_copy(update={"time": now, "source": SOURCE}))
             return Done("a person's request; it goes on as a copy that carries the time")
-        asked = utc(request.time)
+        asked = request.time
         if asked > now + AHEAD:
             return Reject(f"the request is dated {asked}, which has yet to come")
         bake = bake_id(fleet.fleet, asked)
@@ -187,7 +186,7 @@ class Baker:
         if latest is not None and await self._under_way(fleet, latest):
             return
         await self._publisher.publish(
-            ImageBakeRequested(time=utc(asked), source=SOURCE, fleet=fleet.fleet, by="schedule", reason="nightly bake")
+            ImageBakeRequested(time=asked, source=SOURCE, fleet=fleet.fleet, by="schedule", reason="nightly bake")
         )
 
     async def _hinted(self, tags: Mapping[str, str]) -> Outcome:

@@ -1,0 +1,1 @@
+"""Keeps the pointer to a fleet's image, and the list of its members."""

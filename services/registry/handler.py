@@ -1,0 +1,91 @@
+"""Sends each message to those who keep the pointer, or to those who keep the list of members."""
+
+from __future__ import annotations
+
+import structlog
+
+from services.registry.images import Images
+from services.registry.members import Members
+from shared.cloud import CloudError
+from shared.documents import CorruptDocument
+from shared.events import Incoming, LifecycleAction, ObjectChanged
+from shared.fleets import Fleets, UnknownFleet
+from shared.messages import ImagePinRequested, ImageReady, ImageRollbackRequested, ServerReady, Tick
+from shared.names import TERMINATE_HOOK
+from shared.outcome import Done, Outcome
+from shared.records import pointer_key
+
+log = structlog.get_logger()
+
+Request = ImageReady | ImageRollbackRequested | ImagePinRequested | ServerReady
+
+
+class Registry:
+    """The service."""
+
+    def __init__(self, *, fleets: Fleets, images: Images, members: Members) -> None:
+        self._fleets = fleets
+        self._images = images
+        self._members = members
+
+    async def handle(self, incoming: Incoming) -> Outcome:
+        """Move the pointer, take servers in, or let them go.
+
+        Raises:
+            UnknownFleet: a message names a fleet that nobody described.
+            CorruptDocument: a document cannot be read.
+            CloudError: AWS did not answer; the message is to come again.
+        """
+        match incoming:
+            case ImageReady() | ImageRollbackRequested() | ImagePinRequested() | ServerReady():
+                await self._fleets.get(incoming.fleet)
+                return await self._asked(incoming)
+            case LifecycleAction(transition="terminating", hook=hook) if hook == TERMINATE_HOOK:
+                return await self._terminating(incoming)
+            case ObjectChanged():
+                return await self._written(incoming.key)
+            case Tick():
+                return await self._sweep(incoming.fleet)
+            case _:
+                return Done("it asks nothing of the registry")
+
+    async def _asked(self, message: Request) -> Outcome:
+        match message:
+            case ImageReady():
+                return await self._images.ready(message)
+            case ImageRollbackRequested():
+                return await self._images.roll_back(message)
+            case ImagePinRequested():
+                return await self._images.pin(message)
+            case ServerReady():
+                return await self._members.ready(message)
+
+    async def _terminating(self, action: LifecycleAction) -> Outcome:
+        try:
+            fleet = await self._fleets.get(action.fleet)
+        except UnknownFleet as error:
+            return Done(f"a group of somebody else: {error}")
+        return await self._members.terminating(fleet, action.server)
+
+    async def _written(self, key: str) -> Outcome:
+        parts = key.split("/")
+        if len(parts) != 3 or key != pointer_key(parts[1]):
+            return Done("no pointer was written")
+        fleet = await self._fleets.get(parts[1])
+        await self._images.sweep(fleet.fleet)
+        return Done(f"looked at the pointer of {fleet.fleet}")
+
+    async def _sweep(self, only: str | None) -> Outcome:
+        """Look at everything. One fleet's trouble does not hide the others'."""
+        trouble: list[CloudError | CorruptDocument] = []
+        for name in [only] if only else await self._fleets.names():
+            try:
+                fleet = await self._fleets.get(name)
+                await self._members.sweep(fleet)
+                await self._images.sweep(name)
+            except (CloudError, CorruptDocument) as error:
+                log.warning("sweep failed", fleet=name, reason=str(error))
+                trouble.append(error)
+        if trouble:
+            raise trouble[0]
+        return Done("looked at every fleet")

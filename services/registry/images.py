@@ -1,0 +1,217 @@
+"""Moves a fleet's pointer, and sees to it that a move takes effect."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from services.registry.decide import (
+    Found,
+    Keep,
+    Move,
+    Refuse,
+    adopted,
+    newest,
+    pin,
+    promotion,
+    refusal,
+    rollback,
+    standing,
+)
+from services.registry.pointers import Pointers
+from shared.alerts import REASON_LIMIT, Alerts
+from shared.clock import Clock
+from shared.cloud import Conflict, NotFound, PublisherPort, ServersPort
+from shared.documents import CorruptDocument, Documents
+from shared.ids import BAKE_TAG
+from shared.messages import ImagePinRequested, ImagePromoted, ImageReady, ImageRollbackRequested
+from shared.outcome import Done, Outcome, Reject, Retry
+from shared.records import Bake, Pointer, bake_key, history_key, pointer_key
+
+log = structlog.get_logger()
+
+TRIES = 8
+"""Moves that one message attempts, and looks until the pointer has settled."""
+
+ALERT = "pointer"
+
+Decide = Callable[[Found], Awaitable[Move | Keep | Refuse]]
+
+
+class Unreadable(Exception):
+    """The pointer cannot be read; a person was called."""
+
+
+class Images:
+    """The pointer's keeper. All calls raise CloudError, and may be repeated."""
+
+    def __init__(
+        self,
+        *,
+        servers: ServersPort,
+        documents: Documents,
+        pointers: Pointers,
+        publisher: PublisherPort,
+        alerts: Alerts,
+        clock: Clock,
+    ) -> None:
+        self._servers = servers
+        self._documents = documents
+        self._pointers = pointers
+        self._publisher = publisher
+        self._alerts = alerts
+        self._clock = clock
+
+    async def ready(self, message: ImageReady) -> Outcome:
+        """Promote a bake's image, if everything that the message says is so in AWS and nothing newer stands."""
+        bake = await self._documents.get(Bake, bake_key(message.fleet, message.bake))
+        image = await self._servers.image(message.image)
+        if bake is None or bake.image != message.image or bake.stage != "ready":
+            return Reject(f"no bake {message.bake} of {message.fleet} ended with {message.image}")
+        if image is None:
+            return Retry(f"EC2 does not show {message.image}")
+        why_not = refusal(message.fleet, message.image, image)
+        if why_not is not None or image.tags.get(BAKE_TAG) != message.bake:
+            return Reject(why_not or f"{message.image} is not tagged as made by bake {message.bake}")
+        return await self._moved(message.fleet, self._promotion_of(bake, message.image))
+
+    async def roll_back(self, request: ImageRollbackRequested) -> Outcome:
+        """Go back to the image that is asked for, or to the one before."""
+
+        async def choose(found: Found) -> Move | Keep | Refuse:
+            history = await self._pointers.history(request.fleet)
+            images = {image.image: image for image in await self._servers.images(request.fleet)}
+            return rollback(request, found.pointer, history, images, self._clock.now())
+
+        return await self._moved(request.fleet, choose)
+
+    async def pin(self, request: ImagePinRequested) -> Outcome:
+        """Hold the pointer at an image, or let it go."""
+
+        async def choose(found: Found) -> Move | Keep | Refuse:
+            image = await self._servers.image(request.image) if request.image else None
+            return pin(request, found.pointer, image, self._clock.now())
+
+        return await self._moved(request.fleet, choose)
+
+    async def sweep(self, fleet: str) -> None:
+        """Adopt an edit by hand, finish what was cut off, promote what was missed, repair the launch template."""
+        try:
+            found = await self._settled(fleet)
+        except Unreadable:
+            return
+        image = newest(await self._servers.images(fleet), fleet)
+        bake = await self._documents.get(Bake, bake_key(fleet, image.tags[BAKE_TAG])) if image else None
+        if image is not None and bake is not None and (bake.stage, bake.image) == ("ready", image.image):
+            await self._moved(fleet, self._promotion_of(bake, image.image))
+            found = await self._pointers.look(fleet)
+        if found.pointer is not None and standing(found) == "settled":
+            await self._align(fleet, found.pointer)
+            await self._alerts.clear(fleet, ALERT)
+
+    def _promotion_of(self, bake: Bake, image: str) -> Decide:
+        async def choose(found: Found) -> Move | Keep:
+            return promotion(found.pointer, bake, image, self._clock.now())
+
+        return choose
+
+    async def _moved(self, fleet: str, choose: Decide) -> Outcome:
+        """Decide on the pointer as it is and write; a lost race means deciding anew."""
+        for _ in range(TRIES):
+            try:
+                found = await self._settled(fleet)
+            except Unreadable as error:
+                return Retry(str(error))
+            choice = await choose(found)
+            match choice:
+                case Keep():
+                    return Done(choice.reason)
+                case Refuse():
+                    return Reject(choice.reason)
+                case Move():
+                    if await self._pointers.move(fleet, found, choice.pointer):
+                        log.info("pointer moved", fleet=fleet, image=choice.pointer.image, reason=choice.reason)
+                        await self._settled(fleet)
+                        return Done(f"the pointer of {fleet} is at {choice.pointer.image}: {choice.reason}")
+        raise Conflict(f"others moved the pointer of {fleet} {TRIES} times")
+
+    async def _settled(self, fleet: str) -> Found:
+        """Return the pointer once every move so far has taken effect, a person's edit included.
+
+        A pointer that somebody deleted is put back as it was.
+        """
+        worked = False
+        for _ in range(TRIES):
+            found = await self._look(fleet)
+            state = standing(found)
+            if state in {"none", "settled"}:
+                if worked and found.pointer is not None:
+                    await self._align(fleet, found.pointer)
+                return found
+            if state == "deleted" and found.last is not None:
+                await self._pointers.move(fleet, found, found.last)
+            if state == "edited" and found.pointer is not None and not await self._adopted(fleet, found, found.pointer):
+                return found
+            if state == "unfinished" and found.pointer is not None:
+                await self._finish(fleet, found.pointer, found.last)
+            worked = True
+        raise Conflict(f"others moved the pointer of {fleet} {TRIES} times")
+
+    async def _look(self, fleet: str) -> Found:
+        try:
+            return await self._pointers.look(fleet)
+        except CorruptDocument as error:
+            await self._complain(fleet, f"{error.key} cannot be read and is left as it is: {error.reason}", None)
+            raise Unreadable(str(error)) from error
+
+    async def _adopted(self, fleet: str, found: Found, edited: Pointer) -> bool:
+        """Give a person's edit its place in the history; False when no server could start from it."""
+        image = await self._servers.image(edited.image)
+        why_not = refusal(fleet, edited.image, image)
+        if image is None or why_not is not None:
+            reason = f"{pointer_key(fleet)} was edited by hand and is not obeyed: {why_not}"
+            await self._complain(fleet, reason, found.last)
+            return False
+        pointer = adopted(edited, found.last, image, self._clock.now())
+        if await self._pointers.move(fleet, found, pointer):
+            log.info("edit by hand adopted", fleet=fleet, image=pointer.image)
+        return True
+
+    async def _finish(self, fleet: str, pointer: Pointer, last: Pointer | None) -> None:
+        """Let the pointer take effect; the history comes last and says that it has."""
+        await self._servers.set_template_image(fleet, pointer.image)
+        previous = last.image if last else None
+        if pointer.image != previous:
+            await self._publisher.publish(
+                ImagePromoted(
+                    id=pointer.write_id[:64],
+                    time=self._clock.now(),
+                    source="registry",
+                    fleet=fleet,
+                    image=pointer.image,
+                    previous=previous,
+                    generation=pointer.generation,
+                    by=pointer.by[:200],
+                    reason=pointer.reason[:REASON_LIMIT],
+                )
+            )
+        await self._alerts.clear(fleet, ALERT)
+        await self._pointers.record(fleet, pointer)
+
+    async def _align(self, fleet: str, pointer: Pointer) -> None:
+        """Make the launch template say what the pointer says."""
+        try:
+            versions = await self._servers.templates(fleet)
+        except NotFound:
+            log.warning("no launch template", fleet=fleet)
+            return
+        if not any(each.default and each.image == pointer.image for each in versions):
+            await self._servers.set_template_image(fleet, pointer.image)
+
+    async def _complain(self, fleet: str, reason: str, last: Pointer | None) -> None:
+        bucket = "s3://${AUTOPROVISIONER_BUCKET:-autoprovisioner}"
+        there = f"{bucket}/{pointer_key(fleet)}"
+        accepted = history_key(fleet, last.generation) if last else None
+        command = f"aws s3 cp {bucket}/{accepted} {there}" if accepted else f"aws s3 cp {there} -"
+        await self._alerts.raise_alert(fleet, ALERT, reason, command)

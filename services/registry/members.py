@@ -1,0 +1,188 @@
+"""Keeps the list of a fleet's members, and lets servers go once they were announced as gone."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from math import ceil
+
+from services.registry.decide import (
+    Announce,
+    Drain,
+    LetGo,
+    Roll,
+    announced,
+    leaving,
+    membership,
+    told,
+)
+from shared.clock import Clock
+from shared.cloud import Group, GroupsPort, LifecycleState, NotFound, PublisherPort, ServersPort
+from shared.documents import Documents
+from shared.fleet import Fleet
+from shared.messages import MembershipChanged, ServerReady
+from shared.names import TERMINATE_HOOK
+from shared.outcome import Done, LookAgain, Outcome
+from shared.records import Launch, Membership, launch_key, membership_key
+
+LONGEST_LOOK_S = 600
+"""An SQS message can be delayed by 900 s at most."""
+
+SOON = timedelta(minutes=2)
+"""So long a server that is said to be ready may take to be in service for its group; then the sweep takes it in."""
+
+STEPS = 6
+"""Looks at a leaving server that one message takes; announcing needs three."""
+
+
+class Members:
+    """The list's keeper. All calls raise CloudError and CorruptDocument, and may be repeated."""
+
+    def __init__(
+        self,
+        *,
+        groups: GroupsPort,
+        servers: ServersPort,
+        documents: Documents,
+        publisher: PublisherPort,
+        clock: Clock,
+    ) -> None:
+        self._groups = groups
+        self._servers = servers
+        self._documents = documents
+        self._publisher = publisher
+        self._clock = clock
+
+    async def ready(self, message: ServerReady) -> Outcome:
+        """Take a server in as soon as its group says that it is in service."""
+        group = await self._group(message.fleet)
+        member = group.member(message.server) if group else None
+        if group is None or member is None or member.state.startswith("Terminating"):
+            return Done(f"{message.server} is not about to serve in {message.fleet}")
+        if not member.in_service:
+            return self._soon(message, f"{message.server} is {member.state}")
+        if message.server in await self._refresh(group):
+            return Done(f"{message.server} is a member from now on")
+        return await self._taken_in(message)
+
+    def _soon(self, message: ServerReady, why: str) -> Outcome:
+        late = message.time is None or self._clock.now() - message.time > SOON
+        return Done(f"{why}; the sweep takes it in") if late else LookAgain(1, why)
+
+    async def terminating(self, fleet: Fleet, server: str) -> Outcome:
+        """Announce a server as gone, let it drain, and complete its hook."""
+        for _ in range(STEPS):
+            group = await self._group(fleet.fleet)
+            if group is None:
+                return Done(f"no Auto Scaling group of ours is called {fleet.fleet}")
+            if not await self._waits(group, server):
+                await self._refresh(group)
+                return Done(f"{server} does not wait in its terminating hook")
+            outcome = await self._leave(fleet, server)
+            if outcome is not None:
+                return outcome
+        return LookAgain(1, f"the membership of {fleet.fleet} changes too fast")
+
+    async def sweep(self, fleet: Fleet) -> None:
+        """Bring the list up to date, and go on with every server that waits to leave."""
+        group = await self._group(fleet.fleet)
+        if group is None:
+            return
+        for member in group.members:
+            if member.state == LifecycleState.TERMINATING_WAIT:
+                await self.terminating(fleet, member.server)
+        await self._refresh(group)
+
+    async def _group(self, fleet: str) -> Group | None:
+        try:
+            group = await self._groups.describe(fleet)
+        except NotFound:
+            return None
+        return group if group.managed else None
+
+    async def _waits(self, group: Group, server: str) -> bool:
+        """Whether the server waits in the hook; where the group's view may lag, the hook itself is asked."""
+        member = group.member(server)
+        if member is not None and member.state == LifecycleState.TERMINATING_WAIT:
+            return True
+        return await self._groups.heartbeat(group.fleet, server, TERMINATE_HOOK)
+
+    async def _leave(self, fleet: Fleet, server: str) -> Outcome | None:
+        """Take the next step of leaving; None: look again."""
+        there = await self._documents.get(Membership, membership_key(fleet.fleet))
+        now = self._clock.now()
+        step = leaving(server, there, fleet.policies.drain.seconds, now)
+        match step:
+            case Announce():
+                await self._announce(fleet.fleet, server)
+                return None
+            case Drain():
+                await self._groups.heartbeat(fleet.fleet, server, TERMINATE_HOOK)
+                beat = min(fleet.policies.drain.heartbeat // 3, LONGEST_LOOK_S)
+                return LookAgain(min(ceil(step.after_s), beat), step.reason)
+            case LetGo():
+                went = await self._groups.complete(fleet.fleet, server, TERMINATE_HOOK, "CONTINUE")
+                return Done(f"{step.reason}: {'let go' if went else 'its hook was over'}")
+
+    async def _announce(self, fleet: str, server: str) -> None:
+        """Write, publish, and only then write that it was published: the drain counts from there."""
+        key, now = membership_key(fleet), self._clock.now()
+        written = await self._documents.change(Membership, key, lambda old: announced(old, server, now))
+        assert written.document is not None, "the change writes where nothing is"
+        await self._publish(fleet, f"left-{server}", written.document.generation, left=(server,))
+        now = self._clock.now()
+        await self._documents.change(Membership, key, lambda old: told(old, server, now) if old else None)
+
+    async def _taken_in(self, message: ServerReady) -> Outcome:
+        """Announce a server that the list has; a repeated message announces it again under the same id."""
+        there = await self._documents.get(Membership, membership_key(message.fleet))
+        if there is None or all(member.server != message.server for member in there.members):
+            return self._soon(message, f"EC2 does not show {message.server} with an address, or it is about to leave")
+        await self._publish(message.fleet, f"joined-{message.server}", there.generation, joined=(message.server,))
+        return Done(f"{message.server} is a member")
+
+    async def _refresh(self, group: Group) -> tuple[str, ...]:
+        """Bring the list up to date; return who joined, which this call has announced.
+
+        Servers that leave are not announced here: either they were already, or they are gone without a word.
+        """
+        roll = await self._roll(group, self._clock.now())
+        before: list[Membership | None] = []
+
+        def renew(old: Membership | None) -> Membership:
+            before.append(old)
+            return membership(roll, old)
+
+        written = await self._documents.change(Membership, membership_key(group.fleet), renew)
+        if written.changed and written.document is not None:
+            return await self._publish_difference(group.fleet, before[-1], written.document)
+        return ()
+
+    async def _roll(self, group: Group, now: datetime) -> Roll:
+        serving = [member.server for member in group.members if member.in_service]
+        launches = {server: await self._documents.get(Launch, launch_key(group.fleet, server)) for server in serving}
+        known = {server: launch for server, launch in launches.items() if launch is not None}
+        return Roll(group, await self._servers.instances(serving), known, now)
+
+    async def _publish_difference(self, fleet: str, old: Membership | None, new: Membership) -> tuple[str, ...]:
+        before = {member.server for member in old.members} if old else set()
+        after = {member.server for member in new.members}
+        joined, left = tuple(sorted(after - before)), tuple(sorted(before - after))
+        if joined or left:
+            change = f"members-{fleet}-{new.generation}"[:64]
+            await self._publish(fleet, change, new.generation, joined=joined, left=left)
+        return joined
+
+    async def _publish(
+        self, fleet: str, change: str, generation: int, *, joined: tuple[str, ...] = (), left: tuple[str, ...] = ()
+    ) -> None:
+        await self._publisher.publish(
+            MembershipChanged(
+                id=change,
+                time=self._clock.now(),
+                source="registry",
+                fleet=fleet,
+                generation=generation,
+                joined=joined,
+                left=left,
+            )
+        )
