@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
-from shared.moments import in_utc
 from shared.records import Pause
 
 
 def stands(pause: Pause | None, now: datetime) -> bool:
     """Whether the pause is in force. Pure. A time that a person wrote without a zone is taken as UTC."""
-    return pause is not None and (pause.until is None or in_utc(pause.until) > now)
+    return pause is not None and (pause.until is None or _utc(pause.until) > now)
 
 
 def sentence(pause: Pause) -> str:
     """Say who paused what, until when, and why. Pure."""
-    until = "until somebody lifts it" if pause.until is None else f"until {in_utc(pause.until):%Y-%m-%d %H:%M} UTC"
+    until = "until somebody lifts it" if pause.until is None else f"until {_utc(pause.until):%Y-%m-%d %H:%M} UTC"
     because = f": {pause.reason}" if pause.reason else ""
     return f"{pause.by} paused {pause.what} {until}{because}"
+
+
+def _utc(time: datetime) -> datetime:
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

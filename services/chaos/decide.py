@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from shared import pauses
 from shared.cloud import AlarmState, Group
 from shared.fleet import ChaosPolicy, Fleet
-from shared.moments import in_utc
 from shared.records import FleetStatus, Pause
 
 BY = "chaos"
@@ -107,7 +106,7 @@ def not_now(view: View, coin: float) -> str | None:
 
 def _killed_today(view: View) -> int:
     known = view.status.disruptions if view.status is not None else ()
-    return sum(1 for each in known if each.by == BY and view.now - in_utc(each.at) < timedelta(days=1))
+    return sum(1 for each in known if each.by == BY and view.now - each.at < timedelta(days=1))
 
 
 def probability(policy: ChaosPolicy) -> float:

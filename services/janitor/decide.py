@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import zip_longest
 
-from shared import pauses
+from shared import pauses, quarantine
 from shared.cloud import Group, Image, Instance, TemplateVersion
 from shared.fleet import Fleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG, ROLE_TAG
-from shared.moments import in_utc, moment
 from shared.records import Bake, Pause, Pointer
 
 MOST_DUE = 0.5
@@ -126,7 +125,7 @@ def _pointed(view: View) -> list[tuple[str, str]]:
     past = [
         (each.image, f"it was the pointer's, generation {each.generation}")
         for each, following in zip_longest(reigns, reigns[1:])
-        if following is None or in_utc(following.since) > began
+        if following is None or following.since > began
     ]
     return present + past
 
@@ -134,7 +133,7 @@ def _pointed(view: View) -> list[tuple[str, str]]:
 def _proven(view: View) -> list[tuple[str, str]]:
     """The last ones that passed their proof, however old, and the young ones."""
     there = {each.image: each for each in view.images if each.state == "available"}
-    proven = {bake.image: in_utc(bake.ended or bake.requested) for bake in view.bakes.values() if bake.stage == "ready"}
+    proven = {bake.image: bake.ended or bake.requested for bake in view.bakes.values() if bake.stage == "ready"}
     newest = sorted((image for image in proven if image in there), key=lambda image: proven[image], reverse=True)
     policy = view.fleet.policies.retention
     began = _retention_began(view)
@@ -177,7 +176,7 @@ def _retirements(due: Sequence[Image], view: View) -> tuple[Quarantine | Retire,
     wait = timedelta(hours=view.fleet.policies.retention.quarantine_hours)
     actions: list[Quarantine | Retire] = []
     for image in due:
-        since = moment(image.tags.get(QUARANTINE_TAG, ""))
+        since = quarantine.since(image.tags)
         if since is None:
             actions.append(Quarantine(image.image))
         elif view.now - since >= wait:

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from shared import pauses
+from shared import pauses, quarantine
 from shared.cloud import AlarmState, Group, Instance, LifecycleState
 from shared.fleet import Fleet
-from shared.ids import QUARANTINE_TAG
 from shared.messages import ServerDisableRequested, ServerKillRequested
-from shared.moments import in_utc, moment
 from shared.records import Disruption, FleetStatus, Pause
 
 CHAOS = "chaos"
@@ -221,15 +219,10 @@ def _expired(view: View) -> tuple[EndQuarantine, ...]:
     return tuple(
         EndQuarantine(each.server, f"kept aside since {since:%Y-%m-%d %H:%M} UTC")
         for each in view.quarantined
-        if (since := quarantined_since(each)) is not None
+        if (since := quarantine.since(each.tags)) is not None
         and view.now - since >= keep
         and view.group.member(each.server) is None
     )
-
-
-def quarantined_since(instance: Instance) -> datetime | None:
-    """Read the quarantine tag; None when it is not a time, and then the server is kept. Pure."""
-    return moment(instance.tags.get(QUARANTINE_TAG, ""))
 
 
 Request = ServerKillRequested | ServerDisableRequested
@@ -278,7 +271,7 @@ def chaos_refusal(view: View, request: Request, alarms: Mapping[str, AlarmState]
     policy = view.fleet.policies.chaos
     if not policy.enabled:
         return f"the fleet {view.fleet.fleet} has not opted in to chaos"
-    if request.time is None or abs(view.now - in_utc(request.time)) > STALE_AFTER:
+    if request.time is None or abs(view.now - request.time) > STALE_AFTER:
         return "the chaos request is undated or stale"
     for name in policy.alarms:
         if alarms.get(name) != "OK":

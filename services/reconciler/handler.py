@@ -37,7 +37,6 @@ from shared.messages import (
     ServerReplaced,
     Tick,
 )
-from shared.moments import in_utc
 from shared.names import ServiceName
 from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.records import FleetStatus, Pause, launch_key, pause_key, status_key
@@ -131,7 +130,7 @@ class Reconciler:
 
     async def _joined(self, ready: ServerReady) -> Outcome:
         member = (await self._groups.describe(ready.fleet)).member(ready.server)
-        fresh = ready.time is not None and (self._clock.now() - in_utc(ready.time)).total_seconds() < SETTLES_WITHIN_S
+        fresh = ready.time is not None and (self._clock.now() - ready.time).total_seconds() < SETTLES_WITHIN_S
         if fresh and member is not None and member.state.startswith("Pending"):
             return LookAgain(2, f"{ready.server} is {member.state}")
         return await self._sweeps.one(ready.fleet, self._sweep)

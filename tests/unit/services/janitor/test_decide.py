@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.janitor import decide
+from services.janitor.decide import Action, Quarantine, Reap, Release, Retire, Stop, View
+from shared.cloud import Group, Image, Instance, TemplateVersion
+from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG, ROLE_TAG
+from shared.records import Bake, Pause, Pointer
+from tests.fakes import START
+from tests.unit.services.making import WEB, fleet, group, image, image_id, instance, member, server
+
+
+def ago(days: float) -> datetime:
+    return START - timedelta(days=days)
+
+
+def pointer(number: int, generation: int = 1, days: float = 0) -> Pointer:
+    return Pointer(image=image_id(number), since=ago(days), by="registry", generation=generation)
+
+
+def bake(
+    number: int, days: float, stage: Literal["ready", "failed", "proof"] = "ready", *, recorded: bool = True
+) -> Bake:
+    name = f"web-20260101t{number:06d}"
+    made = image_id(number) if recorded else None
+    return Bake(bake=name, fleet=WEB, stage=stage, requested=ago(days), ended=ago(days), by="schedule", image=made)
+
+
+def view(
+    images: Sequence[Image],
+    *,
+    points_at: Pointer | None = None,
+    history: Sequence[Pointer] = (),
+    bakes: Iterable[Bake] = (),
+    templates: Sequence[TemplateVersion] = (),
+    seen: Group | None = None,
+    instances: Sequence[Instance] = (),
+    pause: Pause | None = None,
+    retention: Mapping[str, object] | None = None,
+    now: datetime = START,
+) -> View:
+    return View(
+        fleet=fleet({"retention": retention or {"keep": 1}}),
+        images=images,
+        pointer=points_at,
+        history=history,
+        bakes={each.bake: each for each in bakes},
+        templates=templates,
+        group=seen or group(),
+        instances=instances,
+        pause=pause,
+        now=now,
+    )
+
+
+def actions(seen: View) -> tuple[Action, ...]:
+    found = decide.clean(seen)
+    assert not isinstance(found, Stop), found.reason
+    return found
+
+
+def due(seen: View) -> set[str]:
+    """Whose images are due, quarantined or not."""
+    return {
+        each.image if isinstance(each, Quarantine) else each.image.image
+        for each in actions(seen)
+        if isinstance(each, Quarantine | Retire)
+    }
+
+
+OTHERS = [image(number) for number in (101, 102, 103, 104)]
+KEPT = [instance(number, image=number) for number in (101, 102, 103, 104)]
+"""Images that are in use, so that the one in question is not more than half of all."""
+
+
+def test_an_old_image_that_nothing_needs_is_set_aside_first() -> None:
+    assert actions(view([*OTHERS, image(1)], instances=KEPT)) == (Quarantine(image_id(1)),)
+
+
+def test_it_is_retired_once_it_was_set_aside_for_the_policys_hours() -> None:
+    set_aside = image(1, tags={QUARANTINE_TAG: ago(1).isoformat()})
+    (action,) = actions(view([*OTHERS, set_aside], instances=KEPT))
+    assert isinstance(action, Retire)
+    assert action.image == set_aside
+    assert actions(view([*OTHERS, set_aside], instances=KEPT, now=START - timedelta(seconds=1))) == ()
+
+
+def test_a_quarantine_tag_that_is_no_time_begins_anew() -> None:
+    odd = image(1, tags={QUARANTINE_TAG: "long ago"})
+    assert actions(view([*OTHERS, odd], instances=KEPT)) == (Quarantine(image_id(1)),)
+
+
+def test_fault_6_a_set_aside_image_that_is_referenced_again_is_released() -> None:
+    set_aside = image(1, tags={QUARANTINE_TAG: ago(9).isoformat()})
+    (action,) = actions(view([*OTHERS, set_aside], instances=[*KEPT, instance(1, image=1)]))
+    assert isinstance(action, Release)
+    assert action.image == image_id(1)
+
+
+def test_fault_7_an_image_stays_while_the_pointer_names_it() -> None:
+    assert due(view([*OTHERS, image(1)], instances=KEPT, points_at=pointer(1, days=99))) == set()
+
+
+def test_fault_7_an_image_stays_while_it_was_the_pointers_within_the_retention() -> None:
+    history = [pointer(1, 1, days=60), pointer(2, 2, days=13), pointer(3, 3, days=1)]
+    images = [*OTHERS, image(1), image(2), image(3)]
+    seen = view(images, instances=KEPT, points_at=pointer(3, 3, days=1), history=history)
+    assert due(seen) == set()  # the first one reigned until 13 days ago
+    later = view(
+        images, instances=KEPT, points_at=pointer(3, 3, days=1), history=history, now=START + timedelta(days=2)
+    )
+    assert due(later) == {image_id(1)}
+
+
+def test_fault_7_an_image_stays_while_an_instance_runs_it_or_a_launch_is_in_flight() -> None:
+    launching = group(member(7, "Pending:Wait"))
+    seen = view([*OTHERS, image(1)], instances=[*KEPT, instance(7, "pending", image=1)], seen=launching)
+    assert due(seen) == set()
+
+
+def test_fault_7_an_image_stays_while_the_launch_template_may_launch_it() -> None:
+    images = [*OTHERS, *(image(number) for number in (1, 2, 3, 4))]
+    templates = [
+        TemplateVersion(1, image_id(1), default=False),
+        TemplateVersion(2, image_id(2), default=False),
+        TemplateVersion(3, image_id(3), default=True),
+        TemplateVersion(4, image_id(4), default=False),
+    ]
+    used = group(member(101, version="2"))
+    assert due(view(images, instances=KEPT, templates=templates, seen=used)) == {image_id(1)}
+
+
+def test_the_last_proven_images_stay_however_old_and_failed_ones_do_not_count() -> None:
+    """When bakes fail for weeks, the only image that works must not go."""
+    images = [*OTHERS, *(image(number) for number in (1, 2, 3, 4))]
+    bakes = [bake(1, 90), bake(2, 80), bake(3, 70), bake(4, 1, "failed")]
+    seen = view(images, instances=KEPT, bakes=bakes, retention={"keep": 2})
+    assert due(seen) == {image_id(1), image_id(4)}
+
+
+def test_a_proven_image_that_is_not_available_any_more_is_none_of_the_last() -> None:
+    images = [*OTHERS, image(1), image(2, state="failed")]
+    assert due(view(images, instances=KEPT, bakes=[bake(1, 90), bake(2, 80)])) == {image_id(2)}
+
+
+def test_proven_images_younger_than_the_retention_stay_though_never_promoted() -> None:
+    images = [*OTHERS, *(image(number) for number in (1, 2, 3))]
+    assert due(view(images, instances=KEPT, bakes=[bake(1, 15), bake(2, 13), bake(3, 12)])) == {image_id(1)}
+
+
+def test_an_image_of_a_running_bake_stays_even_before_the_bake_says_so() -> None:
+    running = bake(1, 0, "proof", recorded=False)
+    tagged = image(1, tags={BAKE_TAG: running.bake})
+    assert due(view([*OTHERS, tagged], instances=KEPT, bakes=[running])) == set()
+    assert due(view([*OTHERS, tagged], instances=KEPT, bakes=[bake(1, 0, "failed")])) == {image_id(1)}
+
+
+def test_fault_41_invariant_7_an_image_without_our_tags_is_never_touched() -> None:
+    for tags in ({MANAGED_TAG: "false"}, {FLEET_TAG: "other"}):
+        assert due(view([*OTHERS, image(1, tags=tags)], instances=KEPT)) == set()
+
+
+def test_when_more_than_half_of_all_images_are_due_nothing_is_touched() -> None:
+    images = [*OTHERS, *(image(number) for number in range(1, 6))]
+    assert isinstance(decide.clean(view(images, instances=KEPT)), Stop)
+    assert len(due(view(images[:-1], instances=KEPT))) == 4
+
+
+def test_the_one_image_of_a_first_bake_that_failed_can_go() -> None:
+    assert due(view([image(1)], bakes=[bake(1, 1, "failed")])) == {image_id(1)}
+
+
+def test_an_incomplete_view_stops_everything() -> None:
+    leaked = instance(50, launched=ago(9), tags={ROLE_TAG: "builder"})
+    gone = view([*OTHERS, image(1)], instances=[*KEPT, leaked], history=[pointer(1)])
+    unseen = view([*OTHERS, image(1)], instances=[*KEPT, leaked], points_at=pointer(2))
+    hidden = view([*OTHERS, image(1)], instances=[*KEPT, leaked], seen=group(member(8)))
+    foreign = view([*OTHERS, image(1)], instances=[*KEPT, leaked], seen=group(managed=False))
+    for seen in (gone, unseen, hidden, foreign):
+        assert isinstance(decide.clean(seen), Stop)
+
+
+def test_fault_35_a_pause_of_automation_leaves_images_and_builders_alone() -> None:
+    leaked = instance(50, launched=ago(9), tags={ROLE_TAG: "builder"})
+    pause = Pause(what="automation", by="ann")
+    assert actions(view([*OTHERS, image(1)], instances=[*KEPT, leaked], pause=pause)) == ()
+
+
+def test_fault_38_a_builder_past_its_hours_without_a_running_bake_is_reaped() -> None:
+    running, failed = bake(1, 1, "proof"), bake(2, 1, "failed")
+    builders = [
+        instance(51, launched=ago(1), tags={ROLE_TAG: "builder", BAKE_TAG: failed.bake}),
+        instance(52, launched=ago(1), tags={ROLE_TAG: "prover"}),
+        instance(53, launched=ago(1), tags={ROLE_TAG: "builder", BAKE_TAG: running.bake}),
+        instance(54, launched=START - timedelta(hours=6), tags={ROLE_TAG: "builder", BAKE_TAG: failed.bake}),
+        instance(55, "terminated", launched=ago(1), tags={ROLE_TAG: "builder", BAKE_TAG: failed.bake}),
+        instance(56, launched=ago(1)),
+        instance(57, launched=ago(1), tags={ROLE_TAG: "builder", MANAGED_TAG: "no"}),
+        instance(58, launched=ago(1), tags={ROLE_TAG: "builder", FLEET_TAG: "other"}),
+        instance(59, launched=ago(1), tags={ROLE_TAG: "builder"}),
+    ]
+    seen = view([], instances=builders, bakes=[running, failed], seen=group(member(59)))
+    assert [each.server for each in actions(seen) if isinstance(each, Reap)] == [server(51), server(52)]
+
+
+numbers = st.sets(st.integers(1, 8))
+
+
+@given(
+    there=st.sets(st.integers(1, 8), min_size=1),
+    pointed=st.integers(1, 8),
+    past=st.lists(st.tuples(st.integers(1, 8), st.floats(0, 40)), max_size=5),
+    proven=st.dictionaries(st.integers(1, 8), st.floats(0, 90)),
+    running=numbers,
+    default=st.integers(1, 8),
+    aside=numbers,
+    keep=st.integers(1, 4),
+)
+def test_invariant_3_nothing_that_is_referenced_or_among_the_last_proven_is_ever_due(
+    there: set[int],
+    pointed: int,
+    past: list[tuple[int, float]],
+    proven: dict[int, float],
+    running: set[int],
+    default: int,
+    aside: set[int],
+    keep: int,
+) -> None:
+    tag = {QUARANTINE_TAG: ago(20).isoformat()}
+    ordered = sorted(past, key=lambda each: -each[1])
+    seen = view(
+        [image(number, tags=tag if number in aside else {}) for number in sorted(there | {pointed})],
+        points_at=pointer(pointed),
+        history=[pointer(number, generation, days) for generation, (number, days) in enumerate(ordered)],
+        bakes=[bake(number, days) for number, days in proven.items()],
+        templates=[TemplateVersion(1, image_id(default), default=True)],
+        instances=[instance(number, image=number) for number in running],
+        retention={"keep": keep},
+    )
+    found = decide.clean(seen)
+    if isinstance(found, Stop):
+        return
+    gone = due(seen)
+    last = sorted((days, number) for number, days in proven.items() if number in there | {pointed})[:keep]
+    assert image_id(pointed) not in gone
+    assert image_id(default) not in gone
+    assert not gone & {image_id(number) for number in running}
+    assert not gone & {image_id(number) for number, days in past if days < 14}
+    assert all(image_id(number) not in gone for days, number in last)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import pytest
+
+from services.janitor.handler import Janitor
+from shared.cloud import Denied, Incomplete, TemplateVersion, Unavailable
+from shared.documents import CorruptDocument
+from shared.events import AlarmChanged
+from shared.fleets import UnknownFleet
+from shared.ids import BAKE_TAG, QUARANTINE_TAG, ROLE_TAG
+from shared.messages import AlertCleared, BuilderReaped, ImageRetired, Tick
+from shared.outcome import Done
+from shared.records import Audit, Bake, Pointer, bake_key, history_key, pointer_key
+from tests.fakes import START
+from tests.unit.services.making import WEB, Stage, fleet, image, image_id, instance, server
+
+BAKE = "web-20260101t020000"
+
+
+class Web(Stage):
+    """The fleet web: three servers on image 1, which the pointer names; image 2 is old and nothing needs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.describe(fleet())
+        self.servers(1, 2, 3)
+        pointer = Pointer(image=image_id(1), since=START, by="registry", generation=1)
+        self.put(pointer_key(WEB), pointer)
+        self.put(history_key(WEB, 1), pointer)
+        for number in (1, 2):
+            self.world.servers.set_image(image(number))
+
+    def janitor(self) -> Janitor:
+        world = self.world
+        return Janitor(
+            groups=world.groups,
+            servers=world.servers,
+            publisher=world.publisher,
+            clock=world.clock,
+            documents=self.documents,
+            fleets=self.fleets,
+            alerts=self.alerts,
+        )
+
+    async def set_aside(self) -> None:
+        """Have image 2 tagged, and its time over."""
+        await self.janitor().handle(Tick())
+        self.world.clock.step(hours=24)
+
+    def destroyed(self) -> list[str]:
+        """Every destructive call so far."""
+        return [call.method for call in self.world.servers.called("deregister", "terminate")]
+
+
+async def test_an_image_is_set_aside_on_one_day_and_retired_on_the_next_with_an_audit() -> None:
+    web = Web()
+    await web.janitor().handle(Tick())
+    assert web.world.servers.stored[image_id(2)].tags[QUARANTINE_TAG] == START.isoformat()
+    assert web.destroyed() == []
+    web.world.clock.step(hours=24)
+    await web.janitor().handle(Tick())
+    assert set(web.world.servers.stored) == {image_id(1)}
+    assert [each.image for each in web.world.publisher.of(ImageRetired)] == [image_id(2)]
+    (key,) = web.audited()
+    audit = await web.documents.get(Audit, key)
+    assert audit is not None
+    assert (audit.service, audit.action, audit.target) == ("janitor", "retire-image", image_id(2))
+
+
+async def test_another_tick_changes_nothing() -> None:
+    """Faults 10 and 18: doing it again has no other effect."""
+    web = Web()
+    await web.set_aside()
+    await web.janitor().handle(Tick())
+    before = dict(web.world.objects.bodies)
+    await web.janitor().handle(Tick())
+    assert web.world.objects.bodies == before
+    assert len(web.world.publisher.of(ImageRetired)) == 1
+
+
+async def test_fault_6_what_came_to_be_referenced_since_it_was_decided_is_not_deregistered() -> None:
+    web = Web()
+    await web.set_aside()
+    pointed = Pointer(image=image_id(2), since=START, by="ann", generation=2)
+
+    def rolled_back() -> None:
+        web.put(pointer_key(WEB), pointed)
+
+    # The first look has read the templates, the last thing that it asks EC2 for; then somebody rolls back.
+    web.world.servers.meanwhile("templates", lambda: web.world.servers.meanwhile("images", rolled_back))
+    await web.janitor().handle(Tick())
+    assert web.destroyed() == []
+    await web.janitor().handle(Tick())
+    assert web.world.servers.stored[image_id(2)].tags[QUARANTINE_TAG] == ""
+
+
+async def test_fault_7_an_instance_or_template_that_names_it_keeps_the_image() -> None:
+    for names_it in ("instance", "template"):
+        web = Web()
+        await web.set_aside()
+        if names_it == "instance":
+            web.world.servers.set(instance(9, image=2))
+        else:
+            web.world.servers.versions[WEB] = [TemplateVersion(5, image_id(2), default=True)]
+        await web.janitor().handle(Tick())
+        assert web.destroyed() == []
+
+
+async def test_invariant_11_without_an_audit_document_nothing_is_destroyed() -> None:
+    web = Web()
+    await web.set_aside()
+    web.world.objects.fail("put", Denied("no"))
+    with pytest.raises(Denied):
+        await web.janitor().handle(Tick())
+    assert web.destroyed() == []
+
+
+async def test_fault_5_a_process_that_slept_over_its_view_destroys_nothing() -> None:
+    web = Web()
+    await web.set_aside()
+    web.world.objects.meanwhile("put", lambda: web.world.clock.step(minutes=10))
+    await web.janitor().handle(Tick())
+    assert web.destroyed() == []
+
+
+async def test_fault_29_a_listing_that_failed_half_way_destroys_nothing() -> None:
+    for method in ("images", "tagged", "instances", "templates"):
+        web = Web()
+        await web.set_aside()
+        web.world.servers.fail(method, Incomplete("page 2 failed"))
+        with pytest.raises(Incomplete):
+            await web.janitor().handle(Tick())
+        assert web.destroyed() == []
+
+
+async def test_fault_9_a_document_that_cannot_be_read_destroys_nothing() -> None:
+    for key in (pointer_key(WEB), history_key(WEB, 1), bake_key(WEB, BAKE)):
+        web = Web()
+        await web.set_aside()
+        web.world.objects.bodies[key] = b'{"schema": 2}'
+        with pytest.raises(CorruptDocument):
+            await web.janitor().handle(Tick())
+        assert web.destroyed() == []
+
+
+async def test_a_view_that_cannot_be_right_calls_a_person_once_until_it_is() -> None:
+    web = Web()
+    web.world.servers.invisible.add(image_id(1))
+    await web.janitor().handle(Tick())
+    await web.janitor().handle(Tick())
+    assert web.raised() == ["janitor-stopped"]
+    assert QUARANTINE_TAG not in web.world.servers.stored[image_id(2)].tags
+    web.world.servers.invisible.clear()
+    await web.janitor().handle(Tick())
+    assert [each.cause for each in web.world.publisher.of(AlertCleared)] == ["janitor-stopped"]
+
+
+async def test_fault_38_a_leaked_builder_is_found_and_terminated_and_one_at_work_is_not() -> None:
+    web = Web()
+    bake = Bake(bake=BAKE, fleet=WEB, stage="provision", requested=START, by="schedule")
+    web.put(bake_key(WEB, BAKE), bake)
+    web.world.servers.set(instance(8, tags={ROLE_TAG: "builder", BAKE_TAG: BAKE}))
+    web.world.servers.set(instance(9, tags={ROLE_TAG: "builder"}))
+    await web.janitor().handle(Tick())
+    assert web.destroyed() == []
+    web.world.clock.step(hours=6)
+    await web.janitor().handle(Tick(fleet=WEB))
+    assert [each.server for each in web.world.publisher.of(BuilderReaped)] == [server(9)]
+    assert web.world.servers.known[server(8)].state == "running"
+    assert len(web.audited()) == 1
+
+
+async def test_fault_26_a_deregistration_whose_reply_was_lost_ends_well() -> None:
+    web = Web()
+    await web.set_aside()
+    web.world.servers.fail("deregister", Unavailable("no reply"), applied=True)
+    with pytest.raises(Unavailable):
+        await web.janitor().handle(Tick())
+    assert isinstance(await web.janitor().handle(Tick()), Done)
+    assert web.destroyed() == ["deregister"]
+
+
+async def test_an_unknown_fleet_is_raised_with_a_sentence() -> None:
+    with pytest.raises(UnknownFleet, match="nobody"):
+        await Web().janitor().handle(Tick(fleet="nobody"))
+
+
+async def test_other_messages_are_done_with() -> None:
+    assert isinstance(await Web().janitor().handle(AlarmChanged("slow", "ALARM", "")), Done)
