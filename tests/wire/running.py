@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import boto3
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
+from aiobotocore.session import get_session as get_async_session
 from botocore.config import Config
+from botocore.session import get_session
 
 from localcloud import processes
 
 REPOSITORY = Path(__file__).parents[2]
-S3_STYLE = {"addressing_style": "path"}
+S3_STYLE: Any = {"addressing_style": "path"}
 
 T = TypeVar("T")
 
@@ -47,15 +47,20 @@ class RunningCloud:
         }
 
     def client(self, service: str) -> Any:
-        """Return the boto3 client of a service; without retries, so that errors show."""
+        """Return the botocore client of a service; without retries, so that errors show."""
         if service not in self._clients:
+            session: Any = get_session()
             config = Config(s3=S3_STYLE, retries={"total_max_attempts": 1})
-            self._clients[service] = boto3.client(service, config=config, **self._account())  # type: ignore[call-overload]
+            self._clients[service] = session.create_client(service, config=config, **self._account())
         return self._clients[service]
 
     def async_client(self, service: str) -> AbstractAsyncContextManager[Any]:
         """Return an aiobotocore client of a service, to enter."""
-        return get_session().create_client(service, config=AioConfig(s3=S3_STYLE), **self._account())  # type: ignore[call-overload,no-any-return]
+        session: Any = get_async_session()
+        found: AbstractAsyncContextManager[Any] = session.create_client(
+            service, config=AioConfig(s3=S3_STYLE), **self._account()
+        )
+        return found
 
     def aws(self, *arguments: str) -> str:
         """Run the real AWS CLI and return what it prints."""
@@ -83,15 +88,20 @@ class RunningCloud:
         }
 
 
-@contextmanager
-def local_cloud_on(state: Path) -> Iterator[RunningCloud]:
-    """Run a local cloud on a free port until the block ends."""
+def start(state: Path) -> RunningCloud:
+    """Start a local cloud on a free port; the caller closes it."""
     command = (sys.executable, "-m", "localcloud", "--port", "0", "--state", str(state))
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     ready = process.stdout.readline()
     assert ready.startswith("local cloud ready: "), ready
-    cloud = RunningCloud(state, process, ready.split()[3])
+    return RunningCloud(state, process, ready.split()[3])
+
+
+@contextmanager
+def local_cloud_on(state: Path) -> Iterator[RunningCloud]:
+    """Run a local cloud on a free port until the block ends."""
+    cloud = start(state)
     try:
         yield cloud
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -59,10 +60,11 @@ def test_a_client_token_with_other_parameters_is_refused(local_cloud: RunningClo
 
 def test_unknown_images_and_instances_are_refused(local_cloud: RunningCloud) -> None:
     ec2 = local_cloud.client("ec2")
-    for code, call in {
+    calls: dict[str, Callable[[], object]] = {
         "InvalidAMIID.NotFound": lambda: helpers.launch(local_cloud, "ami-00000000"),
         "InvalidInstanceID.NotFound": lambda: ec2.describe_instances(InstanceIds=["i-00000000"]),
-    }.items():
+    }
+    for code, call in calls.items():
         with pytest.raises(ClientError) as error:
             call()
         assert refusal(error) == code

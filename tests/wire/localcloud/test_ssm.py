@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from botocore.exceptions import ClientError
@@ -116,12 +117,13 @@ def test_a_parameter_that_the_pattern_forbids_is_refused(local_cloud: RunningClo
 def test_what_is_not_there_is_refused(local_cloud: RunningCloud, instance: str) -> None:
     ssm = local_cloud.client("ssm")
     command = helpers.send(local_cloud, instance, "true")
-    for code, call in {
+    calls: dict[str, Callable[[], object]] = {
         "InvalidInstanceId": lambda: helpers.send(local_cloud, "i-00000000", "true"),
         "InvalidDocument": lambda: ssm.send_command(InstanceIds=[instance], DocumentName="Missing"),
         "InvocationDoesNotExist": lambda: ssm.get_command_invocation(CommandId=command, InstanceId="i-00000000"),
         "InvalidCommandId": lambda: ssm.cancel_command(CommandId="00000000-0000-0000-0000-000000000000"),
-    }.items():
+    }
+    for code, call in calls.items():
         with pytest.raises(ClientError) as error:
             call()
         assert error.value.response["Error"]["Code"] == code
