@@ -141,6 +141,7 @@ class Signals:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            self._waiting = [error for error in self._waiting if not isinstance(error, TimedOut)]
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.ignore()
@@ -334,8 +335,19 @@ def check_step(step: Any) -> None:
         raise PlanUnusable("step {}: timeout_s must be above 0".format(step["step"]))
     if step["kind"] == "sync" and not is_below(os.fsencode(step["to"])):
         raise PlanUnusable("step {}: {!r} is no path below the root directory".format(step["step"], step["to"]))
-    if step["kind"] == "sync" and not isinstance(step.get("content"), dict):
-        raise PlanUnusable("step {}: lacks content".format(step["step"]))
+    if step["kind"] == "sync":
+        check_content(step["step"], step.get("content"))
+
+
+def check_content(step: str, content: Any) -> None:
+    """Refuse a sync step that does not say where its release is.
+
+    Raises:
+        PlanUnusable: something is missing.
+    """
+    wanted = {"manifest_url": str, "manifest_sha256": str, "packs": dict}
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in wanted.items()):
+        raise PlanUnusable(f"step {step}: content must say where the manifest and the packs are")
 
 
 def is_below(path: bytes) -> bool:
@@ -371,9 +383,9 @@ class Runner:
 
     def run(self) -> int:
         """Run the plan; return the exit status."""
-        for folder in (HOME, LOGS):
-            os.makedirs(os.path.join(self._root, folder), exist_ok=True)
         try:
+            for folder in (HOME, LOGS):
+                os.makedirs(os.path.join(self._root, folder), exist_ok=True)
             self._wait_for_lock()
             end_leftover(self._root)
             reason = self._steps()
@@ -877,6 +889,8 @@ class Sync:
         """
         os.makedirs(self._trees.home, exist_ok=True)
         self._trees.clear()
+        if self._trees.stands(self._where["manifest_sha256"]):
+            return  # An earlier run was cut off between its last move and its entry in the ledger.
         release = self._release()
         trees = self._trees.all()
         number = trees[0].number + 1 if trees else 1

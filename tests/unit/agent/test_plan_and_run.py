@@ -13,6 +13,17 @@ import pytest
 from agent import agent
 from tests.unit.agent.bench import AGENT, Bench, ran, script
 
+SYNC = {
+    "step": "code",
+    "kind": "sync",
+    "fingerprint": "1",
+    "timeout_s": 9,
+    "component": "app",
+    "version": "1",
+    "to": "srv/app",
+    "content": {"manifest_url": "http://127.0.0.1:9/", "manifest_sha256": "", "packs": {}},
+}
+
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     until = time.monotonic() + 15
@@ -235,12 +246,45 @@ def test_the_last_report_is_tried_again(bench: Bench) -> None:
         ({"steps": [{"kind": "run", "step": "one", "fingerprint": "1"}]}, "lacks script"),
         ({"steps": [script("../one", "true")]}, "no name for a step"),
         ({"steps": [script("one", "true", timeout_s=0)]}, "above 0"),
+        ({"steps": [{**SYNC, "to": "srv/../../etc"}]}, "below the root"),
+        ({"steps": [{**SYNC, "to": "/etc"}]}, "below the root"),
+        ({"steps": [{**SYNC, "content": {"manifest_url": "http://127.0.0.1:9/"}}]}, "content must say"),
     ],
 )
 def test_a_plan_that_cannot_be_run_is_refused_whole(bench: Bench, changed: dict[str, object], reason: str) -> None:
     done = bench.run(**changed)
     assert done.status == 2
     assert reason in done.result["reason"]
+
+
+def test_a_plan_that_is_not_there_or_not_json_is_refused(bench: Bench) -> None:
+    assert bench.run_plan(bench.folder / "none.json").status == 2
+    (bench.folder / "half.json").write_text('{"form": 1')
+    assert bench.run_plan(bench.folder / "half.json").status == 2
+
+
+def test_a_root_that_cannot_be_written_to_is_a_reason(bench: Bench) -> None:
+    (bench.root / "var").write_text("in the way")
+    done = bench.run(script("one", "true"))
+    assert done.status == 1
+    assert "Not a directory" in done.result["reason"]
+    assert bench.origin.reports[-1].state == "failed"
+
+
+def test_a_plan_goes_on_when_nobody_reads_what_it_prints(bench: Bench) -> None:
+    process = bench.start(script("one", "true"), script("two", "true"))
+    assert process.stdout is not None
+    process.stdout.close()
+    process.wait(timeout=20)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert set(bench.ledger) == {"one", "two"}
+    assert bench.origin.reports[-1].state == "ok"
+
+
+def test_a_script_that_cannot_be_started_is_a_reason(bench: Bench) -> None:
+    done = bench.run(script("one", "#!/no/such/shell\n"))
+    assert "could not be started" in done.end("one")["reason"]
 
 
 def test_a_damaged_ledger_means_that_everything_runs(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent import agent
 from shared import packing
 from tests.unit.agent.bench import Bench, described, script
 
@@ -133,6 +134,17 @@ async def test_a_standing_release_is_skipped_and_one_touched_by_hand_is_put_righ
     (bench.tree / "link").unlink()
     assert bench.run(step).ends == {"code": "done"}
     assert described(bench.tree) == described(source)
+
+
+async def test_a_release_that_stands_without_an_entry_in_the_ledger_is_not_built_again(
+    bench: Bench, source: Path
+) -> None:
+    step = await bench.publish("1", source)
+    bench.run(step)
+    (bench.root / agent.HOME / "ledger.json").unlink()
+    end = bench.run(step).end("code")
+    assert (end["result"], end["requests"]) == ("done", 0)
+    assert os.readlink(bench.tree) == ".app.trees/tree-1"
 
 
 async def test_a_copied_disk_whose_files_lost_their_times_is_not_fetched_again(bench: Bench, source: Path) -> None:
