@@ -108,7 +108,7 @@ def shared() -> Iterator[Cloud]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    where = {
+    where: dict[str, Any] = {
         "region_name": "us-east-1",
         "endpoint_url": f"http://{host}:{port}",
         "aws_access_key_id": "test",
