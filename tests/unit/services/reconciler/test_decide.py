@@ -289,6 +289,11 @@ def test_fault_33_nobody_is_taken_when_that_would_leave_fewer_than_the_floor() -
     assert decide.budget_refusal(view(in_service(1, 2), policies=policies), status(), server(1)) is not None
 
 
+def test_fault_5_the_floor_counts_those_already_taken_out_as_gone_though_they_are_still_seen() -> None:
+    policies = {"disruption": {"floor": 2, "unavailable": 3}}
+    assert decide.budget_refusal(view(in_service(1, 2, 3), policies=policies), status((1, 0)), server(2)) is not None
+
+
 def test_a_server_of_unknown_health_does_not_hold_up_the_floor() -> None:
     policies = {"disruption": {"floor": 2, "unavailable": 3}}
     seen = view(in_service(1, 2, 3), unknown=(3,), policies=policies)
@@ -342,15 +347,17 @@ def test_disruptions_older_than_a_day_are_forgotten_when_another_is_recorded() -
 
 
 members = st.lists(
-    st.sampled_from(["InService", "Pending:Wait", "Terminating:Wait", "Standby"]), min_size=1, max_size=8
+    st.sampled_from(["InService", "InService", "InService", "Pending:Wait", "Terminating:Wait", "Standby"]),
+    min_size=1,
+    max_size=8,
 )
 
 
 @given(
     states=members,
     desired=st.integers(0, 10),
-    sick=st.sets(st.integers(0, 7)),
-    unknown=st.sets(st.integers(0, 7)),
+    sick=st.sets(st.integers(0, 7), max_size=2),
+    unknown=st.sets(st.integers(0, 7), max_size=2),
     past=st.lists(st.tuples(st.integers(0, 12), st.floats(0, 120)), max_size=6),
     targets=st.lists(st.integers(0, 7), max_size=30),
     floor=st.integers(0, 4),

@@ -114,8 +114,10 @@ async def test_fault_32_only_so_many_failures_in_a_row_make_a_server_sick() -> N
     web = Web()
     web.world.health.set(page(1), False, False, True)
     web.world.health.set(page(2), False, None)
+    web.world.health.set(page(3), None, False)
     await reconciler(web).handle(Tick())
     assert web.effects() == []
+    web.world.health.set(page(3), True)
     web.world.health.set(page(1), False, False, False, True)
     await reconciler(web).handle(Tick())
     assert web.effects() == [("mark_unhealthy", server(1))]
