@@ -1,0 +1,156 @@
+"""A world of fakes with one fleet in it, and a way to have a service die at any call that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from shared.alerts import Alerts
+from shared.cloud import CommandState, Group, GroupMember, Image, Instance, TemplateVersion
+from shared.documents import Documents
+from shared.fleet import Fleet
+from shared.fleets import Fleets
+from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG
+from shared.records import Report, StepResult, config_key, manifest_key, run_prefix
+from shared.releases import Manifest, set_current
+from tests.fakes import Call, Fake, SentCommand, World
+
+STOCK = "ami-0000000000000000a"
+FIRST = "i-00000000000000001"
+
+FLEET: Mapping[str, Any] = {
+    "fleet": "web",
+    "stock": "/images/stock",
+    "capacity": {"min": 0, "desired": 1, "max": 3},
+    "plan": [
+        {"step": "code", "sync": "monolith", "to": "srv/monolith"},
+        {"step": "compile", "run": "scripts/compile.sh", "script": "true", "needs": ["code"]},
+        {"step": "health", "check": "http://{address}/health", "needs": ["compile"]},
+    ],
+    "health": {"url": "http://{address}/health"},
+    "policies": {"launch": {"attempts": 2, "deadline": 3600, "heartbeat": 300}, "drain": {"seconds": 10}},
+}
+
+
+class FleetWorld(World):
+    """All fakes, and the fleet ``web`` with release 1 of its monolith and a launch template of the stock image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fleet = Fleet.model_validate(FLEET)
+        self.describe(self.fleet)
+        self.documents = Documents(self.objects)
+        self.fleets = Fleets(self.objects)
+        self.alerts = Alerts(self.documents, self.publisher, self.clock)
+        self.groups.set(Group("web", 0, 1, 3, (), managed=True))
+        self.servers.stocks["/images/stock"] = STOCK
+        self.servers.versions["web"] = [TemplateVersion(1, STOCK, default=True)]
+
+    def describe(self, fleet: Fleet) -> None:
+        """Put a fleet's description there."""
+        self.objects.bodies[config_key(fleet.fleet)] = fleet.model_dump_json(by_alias=True).encode()
+
+    async def release(self, version: str) -> None:
+        """Publish a release of the monolith, and make it the fleet's."""
+        manifest = Manifest(form=1, component="monolith", version=version, entries=())
+        self.objects.bodies[manifest_key("monolith", version)] = manifest.model_dump_json().encode()
+        await set_current(self.documents, self.clock, "web", "monolith", version, by="test")
+
+    def server(self, server: str = FIRST, state: str = "Pending:Wait", image: str = STOCK) -> None:
+        """Let the group have one more server."""
+        self.groups.join("web", GroupMember(server, state, healthy=True, zone="us-east-1a"))
+        tags = {MANAGED_TAG: "true", FLEET_TAG: "web"}
+        self.servers.set(Instance(server, "running", image, "10.0.1.1", self.clock.now(), "us-east-1a", tags))
+
+    def image(self, image: str, bake: str, *, state: str = "available", proven: bool = True) -> None:
+        """Put a baked image there."""
+        tags = {MANAGED_TAG: "true", FLEET_TAG: "web", BAKE_TAG: bake} | ({PROVEN_TAG: "true"} if proven else {})
+        self.servers.set_image(Image(image, f"autoprovisioner-{bake}", state, self.clock.now(), (), tags))
+
+    def report(self, sent: SentCommand, state: str, steps: tuple[StepResult, ...] = (), reason: str = "") -> None:
+        """Let the agent leave its report, and the command end as it then does."""
+        now = self.clock.now()
+        failed = next((step.step for step in steps if step.result == "failed"), None)
+        report = Report.model_validate(
+            {
+                "state": state,
+                "attempt": sent.comment,
+                "step": failed,
+                "began": now,
+                "updated": now,
+                "steps": steps,
+                "reason": reason,
+            }
+        )
+        self.objects.bodies[run_prefix("web", sent.comment) + "report.json"] = report.model_dump_json().encode()
+        ended = {"ok": CommandState.SUCCEEDED, "failed": CommandState.FAILED}.get(state)
+        if ended is not None:
+            self.commands.answer(sent.command, ended, code=0 if state == "ok" else 1)
+
+    @property
+    def running(self) -> list[SentCommand]:
+        """The commands that have not ended."""
+        return [each for each in self.commands.sent if self.commands.answers[each.command].state == "running"]
+
+    @property
+    def fakes(self) -> tuple[Fake, ...]:
+        """All fakes that a service may call."""
+        return (self.groups, self.servers, self.commands, self.objects, self.publisher, self.alarms, self.health)
+
+    @property
+    def now(self) -> datetime:
+        """The time."""
+        return self.clock.now()
+
+
+class Killed(BaseException):
+    """The process died. Nothing that handles errors sees this."""
+
+
+class _Fatal:
+    """A fault that kills the process after the call took effect."""
+
+    applied = True
+
+    def __init__(self) -> None:
+        self.error = Killed()
+
+
+@contextmanager
+def killed_at(world: FleetWorld, number: int, *, applied: bool) -> Iterator[Callable[[], int]]:
+    """Kill the process once, at its call with this number: before it takes effect, or (``applied``) just after.
+
+    Yields a function that says how many calls there were.
+    """
+    count = 0
+    originals: list[tuple[Fake, Callable[[Call], Any]]] = [(fake, fake.begin) for fake in world.fakes]
+
+    def wrap(original: Callable[[Call], Any]) -> Callable[[Call], Any]:
+        def begin(call: Call) -> Any:
+            nonlocal count
+            count += 1
+            if count == number and not applied:
+                raise Killed
+            return _Fatal() if count == number else original(call)
+
+        return begin
+
+    for fake, original in originals:
+        fake.begin = wrap(original)  # type: ignore[assignment, method-assign]
+    try:
+        yield lambda: count
+    finally:
+        for fake, original in originals:
+            fake.begin = original  # type: ignore[assignment, method-assign]
+
+
+def done(*names: str, result: str = "done") -> tuple[StepResult, ...]:
+    """Return steps with this result."""
+    return tuple(StepResult.model_validate({"step": name, "result": result}) for name in names)
+
+
+def failed(name: str, reason: str, log_tail: str = "") -> tuple[StepResult, ...]:
+    """Return one failed step."""
+    return (StepResult(step=name, result="failed", reason=reason, log_tail=log_tail),)

@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.provisioner.handler import Provisioner
+from shared.cloud import CommandState, Incomplete, LifecycleState, Unavailable
+from shared.documents import Documents
+from shared.events import CommandChanged, Incoming, LifecycleAction
+from shared.fleets import UnknownFleet
+from shared.messages import (
+    AlertCleared,
+    AlertRaised,
+    LaunchUnclaimed,
+    ServerProvisionFailed,
+    ServerReady,
+    Tick,
+)
+from shared.names import LAUNCH_HOOK
+from shared.outcome import Done, LookAgain, Outcome
+from shared.records import Launch, launch_key
+from shared.runs import Runs
+from tests.unit.fleetworld import FIRST, STOCK, FleetWorld, Killed, done, failed, killed_at
+
+LAUNCHING = LifecycleAction("web", FIRST, LAUNCH_HOOK, "token", "launching")
+ALL = done("code", "compile", "health")
+Answer = Callable[[FleetWorld], None]
+
+
+def make(world: FleetWorld, agent: Path) -> Provisioner:
+    return Provisioner(
+        groups=world.groups,
+        servers=world.servers,
+        documents=Documents(world.objects),
+        fleets=world.fleets,
+        runs=Runs(world.commands, world.objects, world.documents, world.clock, agent),
+        publisher=world.publisher,
+        alerts=world.alerts,
+        clock=world.clock,
+    )
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Path:
+    path = tmp_path / "agent.py"
+    path.write_text("pass\n")
+    return path
+
+
+@pytest.fixture
+async def world() -> FleetWorld:
+    world = FleetWorld()
+    await world.release("1")
+    world.server()
+    return world
+
+
+def plan_runs(world: FleetWorld) -> None:
+    for sent in world.running:
+        world.report(sent, "ok", ALL)
+
+
+def plan_fails(world: FleetWorld) -> None:
+    for sent in world.running:
+        world.report(sent, "failed", failed("compile", "exit 1", "no such file"), "compile failed: exit 1")
+
+
+async def play(world: FleetWorld, agent: Path, answer: Answer = plan_runs, message: Incoming = LAUNCHING) -> Outcome:
+    """Deliver the message until it is done, as the consumer does; a process that dies is started again."""
+    for _ in range(60):
+        try:
+            outcome = await make(world, agent).handle(message)
+        except Killed:
+            continue
+        if not isinstance(outcome, LookAgain):
+            return outcome
+        world.clock.step(outcome.after_s)
+        answer(world)
+    raise AssertionError("it never ends")
+
+
+async def launch(world: FleetWorld) -> Launch:
+    found = await world.documents.get(Launch, launch_key("web", FIRST))
+    assert found is not None
+    return found
+
+
+def completions(world: FleetWorld) -> list[object]:
+    return [call.arguments[3] for call in world.groups.called("complete")]
+
+
+def state(world: FleetWorld) -> str:
+    member = world.groups.groups["web"].member(FIRST)
+    assert member is not None
+    return member.state
+
+
+async def test_a_launched_server_runs_its_plan_enters_service_and_is_announced(world: FleetWorld, agent: Path) -> None:
+    assert isinstance(await play(world, agent), Done)
+    record = await launch(world)
+    assert state(world) == LifecycleState.IN_SERVICE
+    assert (record.result, record.releases, len(record.attempts)) == ("ready", {"monolith": "1"}, 1)
+    assert [step.step for step in record.attempts[0].steps] == ["code", "compile", "health"]
+    [ready] = world.publisher.of(ServerReady)
+    assert (ready.server, ready.image) == (FIRST, STOCK)
+    assert world.publisher.of(AlertRaised) == []
+
+
+async def test_what_waits_for_the_server_is_looked_at_every_second_and_with_a_heartbeat_later(
+    world: FleetWorld, agent: Path
+) -> None:
+    world.commands.offline.add(FIRST)
+    assert await make(world, agent).handle(LAUNCHING) == LookAgain(
+        1, f"{FIRST} is not connected to Systems Manager yet"
+    )
+    assert world.groups.called("heartbeat") == []
+    world.clock.step(101)
+    await make(world, agent).handle(LAUNCHING)
+    assert len(world.groups.called("heartbeat")) == 1
+
+
+async def test_while_the_plan_runs_the_hook_is_kept_alive(world: FleetWorld, agent: Path) -> None:
+    first = await make(world, agent).handle(LAUNCHING)
+    second = await make(world, agent).handle(LAUNCHING)
+    assert isinstance(first, LookAgain)
+    assert isinstance(second, LookAgain)
+    assert (first.after_s, second.after_s) == (100, 100)
+    assert len(world.groups.called("heartbeat")) == 2
+
+
+async def test_a_failed_plan_is_tried_again_on_the_same_server(world: FleetWorld, agent: Path) -> None:
+    answers = iter([plan_fails, plan_runs])
+    await play(world, agent, lambda world: next(answers)(world) if world.running else None)
+    record = await launch(world)
+    assert [attempt.result for attempt in record.attempts] == ["failed", "ok"]
+    assert record.result == "ready"
+    assert [sent.comment for sent in world.commands.sent] == [f"{FIRST}-1", f"{FIRST}-2"]
+    assert world.publisher.of(AlertRaised) == []
+
+
+async def test_after_the_last_attempt_the_launch_is_abandoned_and_one_alert_says_what_to_type(
+    world: FleetWorld, agent: Path
+) -> None:
+    await world.release("2")
+    await play(world, agent, plan_fails)
+    assert completions(world) == ["ABANDON"]
+    assert (await launch(world)).result == "failed"
+    [told] = world.publisher.of(ServerProvisionFailed)
+    assert (told.step, told.log_tail) == ("compile", "no such file")
+    [alert] = world.publisher.of(AlertRaised)
+    assert (alert.cause, alert.step, alert.log_tail) == ("provision-compile", "compile", "no such file")
+    assert "python -m ops release set --fleet web --component monolith --version 1" in alert.next
+
+
+async def test_fault_43_ten_launches_that_fail_alike_raise_one_alert_and_the_first_good_one_clears_it(
+    world: FleetWorld, agent: Path
+) -> None:
+    for number in range(10, 13):
+        server = f"i-{number:017x}"
+        world.server(server)
+        await play(world, agent, plan_fails, LifecycleAction("web", server, LAUNCH_HOOK, "t", "launching"))
+    assert len(world.publisher.of(AlertRaised)) == 1
+    await play(world, agent)
+    assert [cleared.cause for cleared in world.publisher.of(AlertCleared)] == ["provision-compile"]
+
+
+async def test_fault_22_a_server_that_never_answers_is_abandoned_before_its_hook_ends(
+    world: FleetWorld, agent: Path
+) -> None:
+    world.commands.offline.add(FIRST)
+    await make(world, agent).handle(LAUNCHING)
+    world.clock.step(hours=1)
+    assert isinstance(await make(world, agent).handle(LAUNCHING), Done)
+    assert completions(world) == ["ABANDON"]
+    assert [alert.cause for alert in world.publisher.of(AlertRaised)] == ["provision-boot"]
+
+
+async def test_without_a_release_a_person_is_called_and_the_launch_goes_on_once_it_is_set(
+    world: FleetWorld, agent: Path
+) -> None:
+    world.objects.bodies = {key: body for key, body in world.objects.bodies.items() if "current" not in key}
+    outcome = await make(world, agent).handle(LAUNCHING)
+    assert isinstance(outcome, LookAgain)
+    assert [alert.cause for alert in world.publisher.of(AlertRaised)] == ["provision-plan"]
+    await world.release("1")
+    await play(world, agent)
+    assert (await launch(world)).result == "ready"
+    assert [cleared.cause for cleared in world.publisher.of(AlertCleared)] == ["provision-plan"]
+
+
+async def test_a_command_that_ends_is_acted_on_at_once(world: FleetWorld, agent: Path) -> None:
+    await make(world, agent).handle(LAUNCHING)
+    plan_runs(world)
+    changed = CommandChanged(world.commands.sent[0].command, FIRST, "Success")
+    assert isinstance(await make(world, agent).handle(changed), Done)
+    assert state(world) == LifecycleState.IN_SERVICE
+    assert isinstance(await make(world, agent).handle(LAUNCHING), Done)
+    assert len(world.publisher.of(ServerReady)) == 1
+
+
+async def test_fault_10_and_18_every_message_again_after_the_end_changes_nothing(
+    world: FleetWorld, agent: Path
+) -> None:
+    await play(world, agent)
+    before, published = dict(world.objects.bodies), len(world.publisher.published)
+    for message in (
+        LAUNCHING,
+        LaunchUnclaimed(fleet="web", server=FIRST),
+        CommandChanged(world.commands.sent[0].command, FIRST, "Success"),
+        Tick(),
+    ):
+        assert isinstance(await make(world, agent).handle(message), Done)
+    assert world.objects.bodies == before
+    assert len(world.publisher.published) == published
+    assert len(world.commands.sent) == 1
+
+
+async def test_fault_11_the_commands_result_before_the_launch_event_is_harmless(world: FleetWorld, agent: Path) -> None:
+    await make(world, agent).handle(CommandChanged("c", FIRST, "Success"))
+    await play(world, agent)
+    assert len(world.commands.sent) == 1
+    assert state(world) == LifecycleState.IN_SERVICE
+
+
+async def test_fault_12_a_message_for_a_server_that_is_gone_does_nothing(world: FleetWorld, agent: Path) -> None:
+    world.groups.leave("web", FIRST)
+    assert isinstance(await make(world, agent).handle(LAUNCHING), Done)
+    assert launch_key("web", FIRST) not in world.objects.bodies
+    assert world.commands.sent == []
+
+
+async def test_fault_13_a_lost_launch_event_is_made_good_by_the_sweep(world: FleetWorld, agent: Path) -> None:
+    await make(world, agent).handle(Tick())
+    plan_runs(world)
+    await make(world, agent).handle(Tick(fleet="web"))
+    assert state(world) == LifecycleState.IN_SERVICE
+
+
+async def test_fault_15_a_forged_launch_event_of_a_server_in_service_or_of_no_fleet_does_nothing(
+    world: FleetWorld, agent: Path
+) -> None:
+    world.groups.change("web", FIRST, state="InService")
+    assert isinstance(await make(world, agent).handle(LAUNCHING), Done)
+    strange = LifecycleAction("theirs", FIRST, LAUNCH_HOOK, "t", "launching")
+    assert isinstance(await make(world, agent).handle(strange), Done)
+    with pytest.raises(UnknownFleet):
+        await make(world, agent).handle(LaunchUnclaimed(fleet="theirs", server=FIRST))
+    assert world.groups.called("complete") == []
+    assert world.commands.sent == []
+
+
+async def test_fault_16_a_server_that_the_group_does_not_show_yet_is_waited_for_while_its_hook_waits(
+    world: FleetWorld, agent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = world.groups.groups["web"]
+    world.groups.leave("web", FIRST)
+
+    async def waits(*_: object) -> bool:
+        world.groups.set(group)
+        return True
+
+    monkeypatch.setattr(world.groups, "heartbeat", waits)
+    assert isinstance(await make(world, agent).handle(LAUNCHING), LookAgain)
+    monkeypatch.undo()
+    await play(world, agent)
+    assert state(world) == LifecycleState.IN_SERVICE
+
+
+async def test_fault_20_a_plan_that_ended_after_its_hook_is_closed_without_a_word_of_ready(
+    world: FleetWorld, agent: Path
+) -> None:
+    await make(world, agent).handle(LAUNCHING)
+    plan_runs(world)
+    world.groups.change("web", FIRST, state="Terminating:Wait")
+    assert isinstance(await make(world, agent).handle(LAUNCHING), Done)
+    assert (await launch(world)).result == "failed"
+    assert world.publisher.of(ServerReady) == []
+
+
+async def test_fault_23_a_lost_reply_to_the_completion_is_harmless(world: FleetWorld, agent: Path) -> None:
+    await make(world, agent).handle(LAUNCHING)
+    plan_runs(world)
+    world.groups.fail("complete", Unavailable("no reply"), applied=True)
+    with pytest.raises(Unavailable):
+        await make(world, agent).handle(LAUNCHING)
+    assert isinstance(await make(world, agent).handle(LAUNCHING), Done)
+    assert (await launch(world)).result == "ready"
+    assert len(world.publisher.of(ServerReady)) == 1
+
+
+async def test_fault_29_a_group_that_cannot_be_listed_leads_to_nothing(world: FleetWorld, agent: Path) -> None:
+    world.groups.fail("describe", Incomplete("half"))
+    with pytest.raises(Incomplete):
+        await make(world, agent).handle(LAUNCHING)
+    assert world.groups.called("complete") == []
+
+
+async def test_a_group_that_is_not_ours_is_left_alone(world: FleetWorld, agent: Path) -> None:
+    group = world.groups.groups["web"]
+    world.groups.set(type(group)(group.fleet, 0, 1, 3, group.members, managed=False))
+    assert isinstance(await make(world, agent).handle(LAUNCHING), Done)
+    assert world.commands.sent == []
+
+
+async def test_one_fleets_trouble_does_not_keep_the_sweep_from_the_others(world: FleetWorld, agent: Path) -> None:
+    world.describe(world.fleet.model_copy(update={"fleet": "aaa"}))
+    world.groups.fail("describe", Unavailable("only the first"))
+    with pytest.raises(Unavailable):
+        await make(world, agent).handle(Tick())
+    assert len(world.commands.sent) == 1
+
+
+async def test_two_provisioners_at_once_send_one_command_and_complete_once(world: FleetWorld, agent: Path) -> None:
+    both = [make(world, agent), make(world, agent)]
+    await asyncio.gather(*(each.handle(LAUNCHING) for each in both))
+    assert len(world.commands.sent) == 1
+    plan_runs(world)
+    await asyncio.gather(*(each.handle(LAUNCHING) for each in both))
+    record = await launch(world)
+    assert (record.result, len(record.attempts)) == ("ready", 1)
+    assert {ready.id for ready in world.publisher.of(ServerReady)} == {f"ready-{FIRST}"}
+
+
+async def test_a_timed_out_command_without_a_report_counts_as_failed(world: FleetWorld, agent: Path) -> None:
+    await make(world, agent).handle(LAUNCHING)
+    world.commands.answer(world.commands.sent[0].command, CommandState.TIMED_OUT, code=-1, output="half a line")
+    await make(world, agent).handle(LAUNCHING)
+    record = await launch(world)
+    assert record.attempts[0].log_tail == "half a line"
+    assert len(record.attempts) == 2
+
+
+async def after_kill(agent: Path, answer: Answer, number: int, *, applied: bool) -> tuple[FleetWorld, int]:
+    world = FleetWorld()
+    await world.release("1")
+    world.server()
+    with killed_at(world, number, applied=applied) as calls:
+        await play(world, agent, answer)
+        return world, calls()
+
+
+def outline(record: Launch) -> object:
+    return (
+        record.result,
+        record.releases,
+        [(each.attempt, each.result, each.step, each.command is None) for each in record.attempts],
+    )
+
+
+@pytest.mark.parametrize("applied", [False, True])
+@pytest.mark.parametrize("answer", [plan_runs, plan_fails])
+async def test_fault_18_killed_at_any_call_the_launch_ends_as_if_nothing_had_happened(
+    agent: Path, answer: Answer, applied: bool
+) -> None:
+    clean, calls = await after_kill(agent, answer, 0, applied=applied)
+    for number in range(1, calls + 1):
+        world, _ = await after_kill(agent, answer, number, applied=applied)
+        assert outline(await launch(world)) == outline(await launch(clean)), number
+        assert len(world.commands.sent) == len(clean.commands.sent), number
+        assert state(world) == state(clean), number
+        told = {message.id for message in world.publisher.of(ServerReady)}
+        assert told == {message.id for message in clean.publisher.of(ServerReady)}, number
+        assert {each.id for each in world.publisher.of(ServerProvisionFailed)} == {
+            each.id for each in clean.publisher.of(ServerProvisionFailed)
+        }, number
+        assert {each.cause for each in world.publisher.of(AlertRaised)} == {
+            each.cause for each in clean.publisher.of(AlertRaised)
+        }, number
