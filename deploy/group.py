@@ -105,6 +105,8 @@ def _agrees(wanted: Any, found: Any) -> bool:
     """Whether everything wanted is found; AWS fills in more than was asked for. Pure."""
     if isinstance(wanted, dict):
         return isinstance(found, dict) and all(_agrees(part, found.get(name)) for name, part in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(found, list) and all(any(_agrees(part, one) for one in found) for part in wanted)
     return bool(wanted == found)
 
 

@@ -12,12 +12,14 @@ from botocore.exceptions import (
     ClientError,
     CredentialRetrievalError,
     HTTPClientError,
+    IncompleteReadError,
     NoAuthTokenError,
     NoCredentialsError,
     PartialCredentialsError,
     SSOError,
     TokenRetrievalError,
 )
+from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 
 from shared.cloud import CloudError, Conflict, Denied, Incomplete, NotFound, Refused, Throttled, Unavailable
@@ -123,7 +125,17 @@ _BY_EXCEPTION: tuple[tuple[tuple[type[Exception], ...], type[CloudError]], ...] 
         ),
         Denied,
     ),
-    ((HTTPClientError, ResponseParserError, aiohttp.ClientError, TimeoutError), Unavailable),
+    (
+        (
+            HTTPClientError,
+            IncompleteReadError,
+            NoConnection,
+            ResponseParserError,
+            aiohttp.ClientError,
+            TimeoutError,
+        ),
+        Unavailable,
+    ),
 )
 
 

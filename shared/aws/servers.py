@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -256,7 +256,7 @@ def _instance(found: InstanceTypeDef) -> Instance:
         state=found["State"]["Name"],
         image=found["ImageId"],
         address=found.get("PrivateIpAddress", ""),
-        launched=found["LaunchTime"],
+        launched=found["LaunchTime"].astimezone(UTC),
         zone=found.get("Placement", {}).get("AvailabilityZone", ""),
         tags=_plain(found.get("Tags", [])),
     )
@@ -268,7 +268,7 @@ def _image(found: ImageTypeDef) -> Image:
         image=found["ImageId"],
         name=found.get("Name", ""),
         state=found["State"],
-        created=datetime.fromisoformat(found["CreationDate"]),
+        created=datetime.fromisoformat(found["CreationDate"]).astimezone(UTC),
         snapshots=tuple(disk["SnapshotId"] for disk in disks if "SnapshotId" in disk),
         tags=_plain(found.get("Tags", [])),
         reason=found.get("StateReason", {}).get("Message", ""),

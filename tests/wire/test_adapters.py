@@ -1,0 +1,420 @@
+"""What the ports promise, asked of the adapters over HTTP."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import aiohttp
+import pytest
+
+from deploy.group import apply_group
+from deploy.messaging import apply_messaging, service_environment
+from localcloud.images import STOCK_PARAMETER
+from shared.aws import Cloud, open_cloud
+from shared.clock import SystemClock
+from shared.cloud import (
+    CommandState,
+    Conflict,
+    Denied,
+    GroupMember,
+    NotFound,
+    QueueMessage,
+    QueuePort,
+    Refused,
+    Unavailable,
+)
+from shared.events import ObjectChanged, parse
+from shared.fleet import Fleet
+from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
+from shared.messages import ImageReady, ImageRollbackRequested, ServerKillRequested
+from shared.names import LAUNCH_HOOK, RUN_DOCUMENT, TERMINATE_HOOK
+from shared.settings import PREFIX
+from tests.wire.running import RunningCloud
+
+T = TypeVar("T")
+NOBODY = "i-0123456789abcdef0"
+AGENT = b"import os, sys\nprint(sys.argv[1], open(sys.argv[2]).read(), os.environ['SERVER_ROOT'])\n"
+TAGS = {MANAGED_TAG: "true", FLEET_TAG: "web", ROLE_TAG: "builder", BAKE_TAG: "web-20260131t020000"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    bucket: str
+    topic_prefix: str
+    queue_url: str | None = None
+    dead_letter_url: str | None = None
+
+
+@pytest.fixture(scope="module")
+def environment(local_cloud: RunningCloud) -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in local_cloud.environment.items():
+            patch.setenv(name, value)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def settings(environment: pytest.MonkeyPatch) -> Settings:
+    asyncio.run(apply_messaging(say=lambda _: None))
+    variables = asyncio.run(service_environment("registry"))
+    return Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in variables.items()})
+
+
+@pytest.fixture(scope="module")
+def fleet(settings: Settings) -> Fleet:
+    described = Fleet.model_validate(
+        {
+            "fleet": "web",
+            "stock": STOCK_PARAMETER,
+            "capacity": {"min": 0, "desired": 1, "max": 3},
+            "plan": [{"step": "alive", "check": "http://{address}/"}],
+            "health": {"url": "http://{address}/"},
+        }
+    )
+    asyncio.run(apply_group(described))
+    return described
+
+
+@pytest.fixture
+async def cloud(settings: Settings) -> AsyncIterator[Cloud]:
+    async with open_cloud(settings, "registry", SystemClock()) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def queue(cloud: Cloud) -> QueuePort:
+    assert cloud.queue
+    while seen := await cloud.queue.receive(10, 0, 15):
+        await cloud.queue.delete([message.receipt for message in seen])
+    return cloud.queue
+
+
+async def until(look: Callable[[], Awaitable[T]], good: Callable[[T], object]) -> T:
+    async with asyncio.timeout(20):
+        while not good(seen := await look()):  # noqa: ASYNC110  the local cloud has no event to wait for
+            await asyncio.sleep(0.1)
+    return seen
+
+
+async def receive(queue: QueuePort, count: int, visibility_s: int = 15) -> list[QueueMessage]:
+    seen: list[QueueMessage] = []
+    async with asyncio.timeout(20):
+        while len(seen) < count:
+            seen += await queue.receive(10, 1, visibility_s)
+    return seen
+
+
+# Objects
+
+
+async def test_an_object_is_read_as_it_was_written(cloud: Cloud) -> None:
+    etag = await cloud.objects.put("read/back", b"as it is")
+    stored = await cloud.objects.get("read/back")
+    assert stored
+    assert (stored.body, stored.etag) == (b"as it is", etag)
+    await cloud.objects.delete("read/back")
+    await cloud.objects.delete("read/back")
+    assert await cloud.objects.get("read/back") is None
+
+
+async def test_a_conditional_write_over_something_else_is_a_conflict(cloud: Cloud) -> None:
+    first = await cloud.objects.put("conditional", b"1", absent=True)
+    with pytest.raises(Conflict):
+        await cloud.objects.put("conditional", b"2", absent=True)
+    await cloud.objects.put("conditional", b"2", match=first)
+    with pytest.raises(Conflict):
+        await cloud.objects.put("conditional", b"3", match=first)
+
+
+async def test_writing_over_an_object_that_is_gone_is_a_conflict(cloud: Cloud) -> None:
+    with pytest.raises(Conflict):
+        await cloud.objects.put("never/was", b"2", match='"0123"')
+
+
+async def test_keys_are_listed_in_order(cloud: Cloud) -> None:
+    for key in ("some/b", "some/a/c", "some/a"):
+        await cloud.objects.put(key, b"")
+    assert await cloud.objects.keys("some/") == ["some/a", "some/a/c", "some/b"]
+    assert await cloud.objects.keys("none/") == []
+
+
+async def test_presigned_urls_need_no_credentials(cloud: Cloud) -> None:
+    async with aiohttp.ClientSession() as http:
+        async with http.put(await cloud.objects.presign_put("signed", 60), data=b"by hand") as answer:
+            assert answer.status == 200
+        async with http.get(await cloud.objects.presign_get("signed", 60)) as answer:
+            assert await answer.read() == b"by hand"
+
+
+async def test_a_bucket_that_is_missing_is_an_error_and_not_an_empty_one(settings: Settings) -> None:
+    async with open_cloud(Settings("nobodys", settings.topic_prefix), "ops", SystemClock()) as cloud:
+        assert cloud.queue is None
+        with pytest.raises(NotFound):
+            await cloud.objects.get("anything")
+
+
+# Queue and topics
+
+
+async def test_messages_come_raw_to_those_who_want_them(cloud: Cloud, queue: QueuePort) -> None:
+    await cloud.publisher.publish(ServerKillRequested(fleet="web", server=NOBODY))
+    await cloud.publisher.publish(ImageRollbackRequested(fleet="web"))
+    await cloud.publisher.publish(ImageReady(fleet="web", image="ami-01234567", bake="web-20260131t020000"))
+    seen = await receive(queue, 2)
+    assert {type(parse(message.body)) for message in seen} == {ImageRollbackRequested, ImageReady}
+
+
+async def test_a_pointer_written_by_hand_is_announced(cloud: Cloud, queue: QueuePort) -> None:
+    await cloud.objects.put("fleets/web/other.json", b"{}")
+    await cloud.objects.put("fleets/web/image.json", b"{}")
+    [message] = await receive(queue, 1)
+    assert parse(message.body) == ObjectChanged(bucket="autoprovisioner", key="fleets/web/image.json")
+    await cloud.objects.delete("fleets/web/image.json")
+
+
+async def test_a_message_keeps_its_attributes_and_counts_its_receives(queue: QueuePort) -> None:
+    await queue.send("hello", 0, {"traceparent": "00-1-2-01"})
+    [first] = await receive(queue, 1)
+    assert (first.body, first.attributes, first.receive_count) == ("hello", {"traceparent": "00-1-2-01"}, 1)
+    assert await queue.extend({first.receipt: 0}) == []
+    [again] = await receive(queue, 1)
+    assert (again.id, again.receive_count) == (first.id, 2)
+
+
+async def test_more_than_ten_are_deleted_and_what_failed_is_told(queue: QueuePort) -> None:
+    for number in range(12):
+        await queue.send(str(number), 0, {})
+    receipts = [message.receipt for message in await receive(queue, 12)]
+    assert await queue.extend({"bogus": 30, **dict.fromkeys(receipts, 30)}) == ["bogus"]
+    assert await queue.delete([*receipts[:11], "bogus", *receipts[11:]]) == ["bogus"]
+    assert await queue.receive(10, 0, 15) == []
+    assert await queue.delete([]) == []
+
+
+async def test_a_delayed_message_is_not_there_at_once(queue: QueuePort) -> None:
+    await queue.send("later", 1, {})
+    assert await queue.receive(10, 0, 15) == []
+    assert [message.body for message in await receive(queue, 1)] == ["later"]
+
+
+async def test_dead_letters_go_to_the_other_queue(settings: Settings, cloud: Cloud, queue: QueuePort) -> None:
+    await queue.send_dead("bad", {"reason": "because"})
+    dead = Settings("b", settings.topic_prefix, settings.dead_letter_url, settings.dead_letter_url)
+    async with open_cloud(dead, "registry", SystemClock()) as other:
+        assert other.queue
+        [message] = await receive(other.queue, 1)
+    assert (message.body, message.attributes) == ("bad", {"reason": "because"})
+
+
+async def test_a_queue_that_is_missing_is_not_found(settings: Settings) -> None:
+    url = f"{settings.queue_url}-nobodys"
+    async with open_cloud(Settings("b", settings.topic_prefix, url, url), "registry", SystemClock()) as cloud:
+        assert cloud.queue
+        with pytest.raises(NotFound):
+            await cloud.queue.receive(1, 0, 15)
+
+
+# Groups
+
+
+async def waiting(cloud: Cloud) -> str:
+    """Return a server that waits in the launch hook."""
+    group = await until(
+        lambda: cloud.groups.describe("web"),
+        lambda group: [member for member in group.members if member.state == "Pending:Wait"],
+    )
+    return next(member.server for member in group.members if member.state == "Pending:Wait")
+
+
+async def seen_as(cloud: Cloud, server: str) -> GroupMember | None:
+    return (await cloud.groups.describe("web")).member(server)
+
+
+async def test_a_group_is_seen_as_it_was_described(cloud: Cloud, fleet: Fleet) -> None:
+    group = await cloud.groups.describe("web")
+    assert (group.minimum, group.desired, group.maximum, group.managed) == (0, 1, 3, True)
+    with pytest.raises(NotFound):
+        await cloud.groups.describe("nobodys")
+
+
+async def test_a_hook_is_completed_once_and_the_server_detached_once(cloud: Cloud, fleet: Fleet) -> None:
+    server = await waiting(cloud)
+    assert await cloud.groups.heartbeat("web", server, LAUNCH_HOOK)
+    assert not await cloud.groups.heartbeat("web", server, TERMINATE_HOOK)
+    assert await cloud.groups.complete("web", server, LAUNCH_HOOK, "CONTINUE")
+    assert not await cloud.groups.complete("web", server, LAUNCH_HOOK, "CONTINUE")
+    member = await until(lambda: seen_as(cloud, server), lambda member: member and member.in_service)
+    assert member
+    assert member.healthy
+    await cloud.groups.detach("web", server)
+    await cloud.groups.detach("web", server)
+    gone = await until(lambda: cloud.groups.describe("web"), lambda group: group.member(server) is None)
+    assert gone.desired == 1
+    await cloud.servers.terminate(server)
+
+
+@pytest.mark.parametrize("how", ["terminate", "mark_unhealthy"])
+async def test_a_server_taken_out_is_replaced_after_its_hook(cloud: Cloud, fleet: Fleet, how: str) -> None:
+    server = await waiting(cloud)
+    await cloud.groups.complete("web", server, LAUNCH_HOOK, "CONTINUE")
+    await getattr(cloud.groups, how)("web", server)
+    await until(lambda: cloud.groups.complete("web", server, TERMINATE_HOOK, "CONTINUE"), bool)
+    assert await waiting(cloud) != server
+
+
+async def test_a_server_of_no_group_is_not_found(cloud: Cloud, fleet: Fleet) -> None:
+    with pytest.raises(NotFound):
+        await cloud.groups.terminate("web", NOBODY)
+    with pytest.raises(NotFound):
+        await cloud.groups.mark_unhealthy("web", NOBODY)
+
+
+# Servers, commands, images
+
+
+@pytest.fixture
+async def stock(cloud: Cloud, fleet: Fleet) -> str:
+    return await cloud.servers.stock_image(fleet.stock)
+
+
+@pytest.fixture
+async def builder(cloud: Cloud, stock: str) -> str:
+    """A server outside the group whose agent answers; the same one in every test, since the token is the same."""
+    server = await cloud.servers.launch("a-bake's-token" * 10, stock, "web", TAGS)
+    await until(lambda: cloud.commands.online(server), bool)
+    return server
+
+
+async def test_the_same_token_launches_the_same_server(cloud: Cloud, stock: str, builder: str) -> None:
+    assert await cloud.servers.launch("a-bake's-token" * 10, stock, "web", TAGS) == builder
+    await cloud.servers.tag(builder, {"more": "of it"})
+    seen = await cloud.servers.instances([builder, NOBODY])
+    assert set(seen) == {builder}
+    assert (seen[builder].state, seen[builder].image) == ("running", stock)
+    assert seen[builder].tags.items() >= {**TAGS, "more": "of it"}.items()
+    assert builder in [each.server for each in await cloud.servers.tagged(TAGS)]
+    assert await cloud.servers.tagged({**TAGS, BAKE_TAG: "another"}) == []
+
+
+async def test_stock_images_are_ids_or_parameters_that_hold_one(cloud: Cloud, stock: str) -> None:
+    assert await cloud.servers.stock_image(stock) == stock
+    with pytest.raises(NotFound):
+        await cloud.servers.stock_image("/nobodys/parameter")
+
+
+async def run_plan(cloud: Cloud, server: str, comment: str, **changed: str) -> str:
+    await cloud.objects.put("run/agent.py", AGENT)
+    await cloud.objects.put("run/plan.json", b'{"a":"plan"}')
+    parameters = {
+        "AgentUrl": await cloud.objects.presign_get("run/agent.py", 600),
+        "AgentSha256": hashlib.sha256(AGENT).hexdigest(),
+        "PlanUrl": await cloud.objects.presign_get("run/plan.json", 600),
+        "PlanSha256": hashlib.sha256(b'{"a":"plan"}').hexdigest(),
+    }
+    return await cloud.commands.send(server, RUN_DOCUMENT, {**parameters, **changed}, comment, 60)
+
+
+async def test_a_plan_runs_on_a_server_and_leaves_nothing_of_itself(
+    cloud: Cloud, builder: str, local_cloud: RunningCloud
+) -> None:
+    command = await run_plan(cloud, builder, "attempt-1")
+    ended = await until(
+        lambda: cloud.commands.status(builder, command), lambda status: status.state != CommandState.RUNNING
+    )
+    assert (ended.state, ended.code) == (CommandState.SUCCEEDED, 0)
+    word, plan, root = ended.output.split()
+    assert (word, plan) == ("run", '{"a":"plan"}')
+    assert root.startswith(str(local_cloud.state))
+    assert not list(local_cloud.state.glob("instances/*/root/var/lib/autoprovisioner/run.*"))
+
+
+async def test_a_plan_that_was_tampered_with_does_not_run(cloud: Cloud, builder: str) -> None:
+    command = await run_plan(cloud, builder, "attempt-2", PlanSha256="0" * 64)
+    ended = await until(
+        lambda: cloud.commands.status(builder, command), lambda status: status.state != CommandState.RUNNING
+    )
+    assert ended.state == CommandState.FAILED
+    assert "digest" in ended.errors
+    assert ended.output == ""
+
+
+async def test_what_is_no_url_never_reaches_the_server(cloud: Cloud, builder: str) -> None:
+    with pytest.raises(Refused):
+        await run_plan(cloud, builder, "attempt-3", PlanUrl="http://x/'; touch /tmp/x; '")
+    assert await cloud.commands.find(builder, "attempt-3") is None
+
+
+async def test_a_command_is_found_by_its_comment(cloud: Cloud, builder: str) -> None:
+    command = await run_plan(cloud, builder, "attempt-4")
+    assert await until(lambda: cloud.commands.find(builder, "attempt-4"), bool) == command
+    assert (await cloud.commands.status(NOBODY, command)).state == CommandState.UNKNOWN
+    await cloud.commands.cancel(builder, command)
+    with pytest.raises(NotFound):
+        await run_plan(cloud, NOBODY, "attempt-5")
+    assert not await cloud.commands.online(NOBODY)
+
+
+async def test_an_image_name_makes_one_image(cloud: Cloud, builder: str) -> None:
+    made = await cloud.servers.create_image(builder, "web-1", TAGS)
+    assert await cloud.servers.create_image(builder, "web-1", TAGS) == made
+    with pytest.raises(Refused):
+        await cloud.servers.create_image(builder, "web-1", {**TAGS, BAKE_TAG: "another"})
+    image = await until(lambda: cloud.servers.image(made), lambda image: image and image.state == "available")
+    assert image
+    assert image.tags.items() >= TAGS.items()
+    assert image.snapshots
+    assert [each.image for each in await cloud.servers.images("web")] == [made]
+    assert await cloud.servers.images("another") == []
+    await cloud.servers.deregister(image)
+    await cloud.servers.deregister(image)
+    assert await cloud.servers.image(made) is None
+
+
+async def test_a_template_follows_an_image_and_keeps_the_rest(
+    cloud: Cloud, stock: str, local_cloud: RunningCloud
+) -> None:
+    other = "ami-0123456789abcdef0"
+    [first] = [each for each in await cloud.servers.templates("web") if each.default]
+    number = await cloud.servers.set_template_image("web", other)
+    assert await cloud.servers.set_template_image("web", other) == number
+    assert {each.image for each in await cloud.servers.templates("web") if each.default} == {other}
+    described = local_cloud.client("ec2").describe_launch_template_versions(
+        LaunchTemplateName="web", Versions=[str(number)]
+    )
+    data = described["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    assert data["InstanceType"] == "m7i.large"
+    assert data["MetadataOptions"]["HttpTokens"] == "required"
+    assert await cloud.servers.set_template_image("web", stock) == first.version
+    with pytest.raises(NotFound):
+        await cloud.servers.templates("nobodys")
+
+
+async def test_an_alarm_that_nobody_made_is_unknown(cloud: Cloud) -> None:
+    known = "autoprovisioner-registry-dead-letters"
+    seen = await cloud.alarms.states([known, "nobodys"])
+    assert set(seen) == {known, "nobodys"}
+    assert seen["nobodys"] == "INSUFFICIENT_DATA"
+    assert await cloud.alarms.states([]) == {}
+
+
+# Faults
+
+
+async def test_nobody_at_the_address_is_unavailable(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    async with open_cloud(settings, "ops", SystemClock()) as cloud:
+        with pytest.raises(Unavailable):
+            await cloud.commands.online(NOBODY)
+        assert await cloud.health.probe("http://127.0.0.1:1/", 1) is False
+
+
+async def test_missing_credentials_are_denied(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    async with open_cloud(settings, "ops", SystemClock()) as cloud:
+        with pytest.raises(Denied):
+            await cloud.groups.describe("web")
