@@ -1,13 +1,11 @@
 """Reads a fleet's YAML description: ``python -m deploy.fleet FILE`` checks one, and names line, field and mend.
 
-The schema is ``shared.fleet``; ``python -m deploy.fleet --schema`` prints it as JSON Schema.
+The schema is ``shared.fleet``; ``--schema`` prints it as JSON Schema, ``--reference`` as the page docs/fleet.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import inspect
 import json
 import re
 import sys
@@ -17,8 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-import shared.fleet
 from deploy.mistakes import cause, meant, near, sentence
+from deploy.reference import fleet_reference, fleet_schema
 from deploy.yamllines import FleetError, Place, Source, read_text, read_values
 from shared.fleet import CheckStep, Fleet, RunStep, SyncStep
 
@@ -155,42 +153,21 @@ def _check_placeholders(source: Source, value: Mapping[str, Any]) -> None:
                 source.blame(path, f"uses {{{name}}}, but only {{address}} is filled in; write {{address}}")
 
 
-def fleet_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a fleet's description, with the docstrings of its fields."""
-    schema = Fleet.model_json_schema(by_alias=True)
-    notes = _notes()
-    for name, definition in {**schema["$defs"], "Fleet": schema}.items():
-        definition.get("properties", {}).pop("script", None)
-        for name_of_field, described in definition.get("properties", {}).items():
-            if note := notes.get((name, name_of_field)):
-                described["description"] = note
-    return schema
-
-
-def _notes() -> dict[tuple[str, str], str]:
-    """Return the docstring under each field of the models, by class and field."""
-    notes: dict[tuple[str, str], str] = {}
-    classes = [node for node in ast.parse(inspect.getsource(shared.fleet)).body if isinstance(node, ast.ClassDef)]
-    pairs = ((owner.name, *pair) for owner in classes for pair in zip(owner.body, owner.body[1:], strict=False))
-    for owner, before, after in pairs:
-        if not (isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)):
-            continue
-        if isinstance(after, ast.Expr):
-            notes[owner, before.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
-    return notes
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a description or print the schema; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.fleet", description=__doc__)
     parser.add_argument("file", type=Path, nargs="?", help="the YAML file to check")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema and end")
+    parser.add_argument("--reference", action="store_true", help="print the reference page and end")
     asked = parser.parse_args(argv)
+    if asked.reference:
+        print(fleet_reference(), end="")
+        return 0
     if asked.schema:
         print(json.dumps(fleet_schema(), indent=2))
         return 0
     if asked.file is None:
-        parser.error("name a file, or ask for --schema")
+        parser.error("name a file, or ask for --schema or --reference")
     try:
         fleet = read_fleet(asked.file)
     except FleetError as error:

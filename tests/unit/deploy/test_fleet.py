@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.fleet import fleet_schema, main, read_fleet
+from deploy.fleet import main, read_fleet
+from deploy.reference import fleet_reference, fleet_schema
 from deploy.yamllines import FleetError
 from shared.fleet import CheckStep, RunStep, SyncStep
 
@@ -311,3 +312,10 @@ def test_the_schema_describes_what_people_write(capsys: pytest.CaptureFixture[st
     assert schema["$defs"]["DisruptionPolicy"]["properties"]["floor"]["description"] == (
         "Healthy servers in service are never taken below this."
     )
+
+
+def test_the_reference_page_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--reference"]) == 0
+    assert capsys.readouterr().out == fleet_reference()
+    page = Path(__file__).parents[3] / "docs/fleet.md"
+    assert page.read_text() == fleet_reference(), "run: python -m deploy.fleet --reference > docs/fleet.md"
