@@ -15,6 +15,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from localcloud import autoscaling, events, overlay, processes, templates
 from localcloud.background import repeat
+from localcloud.cloudwatch import MetricAlarms
 from localcloud.commands import Commands
 from localcloud.events import Events
 from localcloud.groupworld import make_groups
@@ -32,6 +33,7 @@ HOST = "127.0.0.1"
 
 _FORM = "application/x-www-form-urlencoded"
 
+ALARMS_EVERY_S = 1.0
 GROUPS_EVERY_S = 0.2
 SCHEDULES_EVERY_S = 0.5
 REAP_EVERY_S = 0.5
@@ -50,6 +52,7 @@ class LocalCloud:
         self.machines = Machines(state, network_of(self._port), self._processes, self.instances.changed)
         self.images = Images(self.events, self.machines)
         self.groups = make_groups(self.instances, self.machines, self.events, clock)
+        self.alarms = MetricAlarms(self.events, self.groups.alarm_fired, clock)
         commands = Commands(state, self.machines, self._processes, clock, announcing(self.events))
         self.systems_manager = SystemsManager(commands)
         self.schedules = Schedules(self.events, clock)
@@ -71,10 +74,12 @@ class LocalCloud:
         templates.install()
         self.instances.install(self.machines)
         self.images.install()
+        self.alarms.install()
         self.systems_manager.install()
         autoscaling.install(self.groups)
         self.images.add_stock_image()
         repeat(self._processes.reap_orphans, REAP_EVERY_S, self._over)
+        repeat(self.alarms.tick, ALARMS_EVERY_S, self._over)
         repeat(self.groups.tick, GROUPS_EVERY_S, self._over)
         repeat(self.schedules.tick, SCHEDULES_EVERY_S, self._over)
 
