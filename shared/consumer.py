@@ -67,8 +67,9 @@ def about(incoming: Incoming) -> str:
 
     Messages about the same thing are handled one after another.
     """
+    fields = vars(incoming)
     for name in ("server", "fleet", "image", "command", "name", "key"):
-        if value := getattr(incoming, name, None):
+        if value := fields.get(name):
             return f"{name} {value}"
     return ""
 

@@ -47,7 +47,8 @@ def configure_logs(log_format: Literal["json", "console"], service: str, clock: 
 
 def bound_to(message: str, incoming: Incoming | None) -> AbstractContextManager[None]:
     """Bind a message's id, and what it is about, to all log lines written inside."""
-    about = {"message": message, **{name: value for name in BOUND if (value := getattr(incoming, name, None))}}
+    fields = vars(incoming) if incoming else {}
+    about = {"message": message, **{name: fields[name] for name in BOUND if fields.get(name)}}
     return structlog.contextvars.bound_contextvars(**about)
 
 
