@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from services.baker.decide import (
+    ChooseStock,
+    Fail,
+    Launch,
+    Nothing,
+    Prove,
+    Run,
+    Settle,
+    Sight,
+    Snapshot,
+    Wait,
+    bake_id,
+    decide,
+    ran_again,
+    recent,
+)
+from shared.cloud import Image, Instance
+from shared.fleet import Fleet
+from shared.records import Attempt, Bake
+from tests.fakes import START
+from tests.unit.fleetworld import FLEET, STOCK, done, failed
+
+FLEET_WEB = Fleet.model_validate(FLEET)
+BUILDER = Instance("i-0000000b", "running", STOCK, "10.0.0.1", START)
+IMAGE = Image("ami-000000aa", "name", "available", START)
+PROVER = Instance("i-0000000c", "running", IMAGE.image, "10.0.0.2", START)
+OK = Attempt(attempt="a", began=START, plan_digest="d", result="ok", steps=done("code", "compile", "health"))
+SKIPPED = OK.model_copy(update={"steps": done("code", "compile", result="skipped") + done("health")})
+
+
+def sight(**more: Any) -> Sight:
+    seen = {key: more.pop(key) for key in ("builder", "image", "prover", "now") if key in more}
+    ids = {"builder": BUILDER.server, "image": IMAGE.image, "prover": PROVER.server}
+    record: dict[str, Any] = {key: value for key, value in ids.items() if key in seen} | more
+    bake = Bake(bake="web-20260304t120000", fleet="web", requested=START, by="x", **record)
+    return replace(Sight(START, FLEET_WEB, bake, builder=None, image=None, prover=None), **seen)
+
+
+def test_a_bake_begins_with_the_stock_image_and_a_builder_from_it() -> None:
+    assert isinstance(decide(sight()), ChooseStock)
+    action = decide(sight(stock=STOCK))
+    assert isinstance(action, Launch)
+    assert (action.role, action.image) == ("builder", STOCK)
+
+
+def test_fault_24_a_builder_that_ec2_does_not_show_is_waited_for_and_a_dead_one_fails_the_bake() -> None:
+    assert isinstance(decide(sight(stock=STOCK, builder=None)), Wait)
+    assert isinstance(decide(sight(stock=STOCK, builder=replace(BUILDER, state="pending"))), Wait)
+    assert isinstance(decide(sight(stock=STOCK, builder=replace(BUILDER, state="terminated"))), Fail)
+
+
+def test_the_plan_runs_on_the_builder_and_its_end_leads_to_the_image() -> None:
+    action = decide(sight(stock=STOCK, builder=BUILDER))
+    assert isinstance(action, Run)
+    assert action.role == "builder"
+    assert isinstance(decide(sight(stock=STOCK, builder=BUILDER, provision=OK)), Snapshot)
+
+
+def test_a_failed_plan_fails_the_bake_with_step_and_log() -> None:
+    bad = OK.model_copy(update={"result": "failed", "step": "compile", "reason": "exit 1", "log_tail": "boom"})
+    action = decide(sight(stock=STOCK, builder=BUILDER, provision=bad))
+    assert action == Fail("exit 1", "compile", "boom")
+
+
+def test_a_proof_launch_waits_for_the_image_and_a_failed_image_fails_the_bake() -> None:
+    built: dict[str, Any] = {"stock": STOCK, "builder": BUILDER, "provision": OK}
+    assert isinstance(decide(sight(**built, image=None)), Wait)
+    assert isinstance(decide(sight(**built, image=replace(IMAGE, state="pending"))), Wait)
+    assert isinstance(decide(sight(**built, image=replace(IMAGE, state="failed", reason="disk"))), Fail)
+    action = decide(sight(**built, image=IMAGE))
+    assert isinstance(action, Launch)
+    assert (action.role, action.image) == ("prover", IMAGE.image)
+
+
+def test_an_image_is_proven_only_when_its_server_had_nothing_left_to_do() -> None:
+    built: dict[str, Any] = {"stock": STOCK, "builder": BUILDER, "provision": OK, "image": IMAGE, "prover": PROVER}
+    assert isinstance(decide(sight(**built)), Run)
+    assert isinstance(decide(sight(**built, proof=SKIPPED)), Prove)
+    again = decide(sight(**built, proof=OK))
+    assert isinstance(again, Fail)
+    assert "code, compile ran again" in again.reason
+    assert isinstance(decide(sight(**built, proof=OK.model_copy(update={"steps": ()}))), Fail)
+    bad = SKIPPED.model_copy(update={"result": "failed", "step": "health", "steps": failed("health", "refused")})
+    assert isinstance(decide(sight(**built, proof=bad)), Fail)
+
+
+def test_a_check_may_run_on_the_proof_launch_and_every_other_step_may_not() -> None:
+    assert ran_again(FLEET_WEB, SKIPPED) == ()
+    assert ran_again(FLEET_WEB, OK.model_copy(update={"steps": done("code", result="skipped")})) == ("compile",)
+
+
+def test_a_result_is_settled_before_the_bake_ends_and_nothing_follows_the_end() -> None:
+    assert isinstance(decide(sight(stage="failed")), Settle)
+    assert isinstance(decide(sight(stage="ready")), Settle)
+    assert isinstance(decide(sight(stage="ready", ended=START)), Nothing)
+
+
+def test_fault_38_a_bake_gives_up_before_the_janitor_takes_its_builder() -> None:
+    hours = FLEET_WEB.policies.retention.builder_hours
+    assert isinstance(decide(sight(now=START + timedelta(hours=hours))), Fail)
+    assert isinstance(decide(sight(now=START + timedelta(hours=hours * 0.8))), ChooseStock)
+
+
+def test_the_id_of_a_bake_is_the_second_in_which_it_was_asked_for() -> None:
+    assert bake_id("web", datetime(2026, 1, 31, 2, 0, 0, 999, tzinfo=UTC)) == "web-20260131t020000"
+
+
+@pytest.mark.parametrize(("hours", "counted"), [(0, 1), (23.9, 1), (24.1, 0)])
+def test_fault_39_the_budget_counts_bakes_of_the_last_24_hours(hours: float, counted: int) -> None:
+    assert recent([bake_id("a-b", START - timedelta(hours=hours))], START) == counted
