@@ -67,7 +67,6 @@ async def _template(fleet: Fleet, clients: Clients, servers: ServersPort, object
             LaunchTemplateName=fleet.fleet,
             LaunchTemplateData=template_data(fleet, stock),
             TagSpecifications=[{"ResourceType": "launch-template", "Tags": _tags(fleet)}],
-            ClientToken=fleet.fleet,
         )
         return f"{fleet.fleet}: made its launch template, with the stock image {stock}"
     default = next(version for version in versions if version.default)
