@@ -469,7 +469,7 @@ def _waiting(group: Group) -> list[tuple[int, Action]]:
 def _active_action(group: Group, hook: str, token: str, instance: str) -> tuple[int, Action]:
     for member in group.members:
         for action in member.actions:
-            meant = action.token == token if token else bool(instance) and member.instance == instance
+            meant = action.token == token if token else member.instance == instance
             if meant and action.hook.name == hook:
                 return member.order, action
     what = f"token {token}" if token else f"instance ID {instance}"

@@ -52,10 +52,9 @@ class Step:
 
     def settle(self) -> After:
         """Do what the group does by itself: replace the unhealthy, launch the missing, take out the surplus."""
-        if not self.group.deleting:
-            self._replace_unhealthy()
-            self._launch_missing()
-            self._take_out_surplus()
+        self._replace_unhealthy()
+        self._launch_missing()
+        self._take_out_surplus()
         return self.group, tuple(self.effects)
 
     def _replace_unhealthy(self) -> None:
@@ -68,7 +67,7 @@ class Step:
                     "indicating it has been terminated or stopped"
                 )
                 self.retire(member, cause, hooks=False)
-            elif not member.healthy and member.instance:
+            elif not member.healthy:
                 self.retire(member, "an instance was taken out of service in response to a user health-check")
 
     def _launch_missing(self) -> None:

@@ -328,6 +328,15 @@ def test_an_abandoned_launch_skips_the_other_launch_hooks_and_passes_the_termina
     assert [action.hook.name for action in life.member("i-1").actions] == ["terminate"]
 
 
+def test_hooks_that_time_out_together_let_the_instance_down_once() -> None:
+    life = Life(desired=1, hooks=(LAUNCH_HOOK, replace(LAUNCH_HOOK, name="second")))
+    life.launch_all()
+    life.do(machine.instance_running, "i-1")
+    life.pass_time(60)
+    assert life.events() == ["Launch Unsuccessful"]
+    assert life.terminated() == ["i-1"]
+
+
 def test_launches_back_off_after_failures_and_recover_with_a_success() -> None:
     life = Life(desired=1)
     pauses = []
@@ -526,9 +535,11 @@ def test_terminating_an_instance_that_still_arrives_is_no_failed_launch() -> Non
 
 def test_scale_in_balances_zones_first() -> None:
     life = Life(boot=True, desired=3)
+    life.do(machine.instance_terminated, "i-1")
+    life.boot_all()
+    assert [(m.instance, m.zone) for m in life.group.members] == [("i-2", "b"), ("i-3", "a"), ("i-4", "a")]
     life.do(machine.set_desired, 2)
-    assert life.terminated() == ["i-1"]
-    assert {life.member(name).zone for name in ("i-2", "i-3")} == {"a", "b"}
+    assert life.terminated() == ["i-3"]
 
 
 def test_scale_in_takes_the_oldest_template_version_before_the_oldest_instance() -> None:
@@ -609,6 +620,22 @@ def test_standby_without_decrement_is_replaced_and_coming_back_must_fit_the_maxi
     assert life.states() == ["Standby", "InService", "Pending"]
     refused("ValidationError", "max-size=2", lambda: life.do(machine.exit_standby, ["i-1"]))
     refused("ValidationError", "not in Standby", lambda: life.do(machine.exit_standby, ["i-2"]))
+
+
+def test_terminating_who_stands_by_leaves_desired_capacity_alone() -> None:
+    life = Life(boot=True)
+    life.do(machine.enter_standby, ["i-1"], decrement=True)
+    life.do(machine.terminate_instances, ["i-1"], decrement=True)
+    assert (life.group.desired, life.states()) == (1, ["Terminating", "InService"])
+
+
+def test_an_instance_may_be_stopped_and_started_while_it_stands_by() -> None:
+    life = Life(boot=True, desired=1)
+    life.do(machine.enter_standby, ["i-1"], decrement=True)
+    life.do(machine.instance_stopped, "i-1")
+    life.do(machine.instance_running, "i-1")
+    life.do(machine.exit_standby, ["i-1"])
+    assert life.states() == ["InService"]
 
 
 def test_health_in_standby_counts_when_the_instance_is_back() -> None:
@@ -707,6 +734,13 @@ def test_alarms_do_nothing_while_alarm_notification_is_suspended() -> None:
     assert life.group.desired == 1
 
 
+def test_alarms_do_not_carry_out_a_disabled_policy() -> None:
+    life = Life(desired=1)
+    life.group = machine.put_policy(life.group, Policy("up", "ChangeInCapacity", 1, enabled=False))
+    life.do(machine.execute_policy, "up", alarm="busy")
+    assert life.group.desired == 1
+
+
 def test_only_an_empty_group_is_deleted_without_force() -> None:
     life = Life(desired=1)
     refused("ResourceInUse", "instances still in the group", lambda: life.do(machine.delete))
@@ -729,6 +763,22 @@ def test_force_ends_every_instance_without_hooks_and_launches_none() -> None:
         life.do(machine.instance_terminated, name)
     assert life.group.gone
     assert len(life.all(LaunchInstance)) == 3
+
+
+def test_force_does_not_terminate_twice_who_is_being_terminated() -> None:
+    life = Life(boot=True, hooks=(TERMINATE_HOOK,))
+    life.do(machine.set_health, "i-1", healthy=False)
+    life.do(machine.complete_action, "terminate", "CONTINUE", instance="i-1")
+    life.do(machine.delete, force=True)
+    assert life.terminated() == ["i-1", "i-2"]
+
+
+def test_a_group_that_is_being_deleted_launches_nothing_more() -> None:
+    life = Life(boot=True)
+    life.do(machine.delete, force=True)
+    life.do(machine.set_desired, 5)
+    assert life.orders() == []
+    assert machine.next_deadline(life.group) is None
 
 
 def test_activities_say_what_happened_and_why() -> None:

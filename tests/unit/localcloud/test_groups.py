@@ -81,10 +81,10 @@ def test_an_instance_that_ended_before_its_launch_returned_is_not_kept() -> None
 
 def test_news_of_strangers_is_not_remembered() -> None:
     world = World()
-    world.create(desired=0)
-    world.groups.instance_running("i-1")
-    world.groups.ask("web", lambda group, now: machine.set_desired(group, 1, now))
-    assert world.states() == ["Pending"]
+    world.create(desired=1)
+    world.groups.instance_running("i-2")
+    world.groups.ask("web", lambda group, now: machine.set_desired(group, 2, now))
+    assert world.states() == ["Pending", "Pending"]
 
 
 def test_a_refused_launch_is_tried_again_after_its_pause() -> None:
