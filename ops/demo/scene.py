@@ -162,7 +162,9 @@ class Scene:
     async def tick(self, service: ServiceName) -> None:
         """Send a service the tick that an operator sends to have one fleet looked at now."""
         body = orjson.dumps({"type": "tick", "fleet": self.fleet.fleet}).decode()
-        await self.aws("sqs", "send-message", "--queue-url", self.stack.queue_url(service), "--message-body", body)
+        # Version 1 of the AWS CLI does not take SQS's endpoint from the environment.
+        to = ("--endpoint-url", self.stack.url, "sqs", "send-message", "--queue-url", self.stack.queue_url(service))
+        await self.aws(*to, "--message-body", body)
 
     async def _run(self, *command: str) -> str:
         process = await asyncio.create_subprocess_exec(
