@@ -88,8 +88,6 @@ class _Held:
     began: float | None = None
     task: asyncio.Task[None] | None = None
     overdue: bool = False
-    hidden: bool = True
-    """Whether it is to stay hidden from other processes."""
 
 
 @dataclass(eq=False)
@@ -204,7 +202,7 @@ class Consumer:
         with bound_to(held.message.id, None if isinstance(held.incoming, Unparseable) else held.incoming):
             outcome = await self._outcome(held)
             try:
-                await self._settle(held, outcome)
+                await self._settle(held.message, outcome)
             except CloudError as error:
                 log.warning("not settled; it will come again", error=type(error).__name__, why=str(error))
         self._release(held)
@@ -234,8 +232,7 @@ class Consumer:
         finally:
             held.task = None
 
-    async def _settle(self, held: _Held, outcome: Outcome) -> None:
-        message = held.message
+    async def _settle(self, message: QueueMessage, outcome: Outcome) -> None:
         match outcome:
             case Done():
                 log.info("done", why=outcome.why)
@@ -248,18 +245,16 @@ class Consumer:
             case Retry() if message.receive_count >= TRIES:
                 await self._bury(message, f"failed {message.receive_count} times; the last time: {outcome.why}")
             case Retry():
-                await self._show_again(held, outcome)
+                await self._show_again(message, outcome)
             case Reject():
                 await self._bury(message, outcome.why)
             case _:
                 assert_never(outcome)
 
-    async def _show_again(self, held: _Held, outcome: Retry) -> None:
-        message = held.message
+    async def _show_again(self, message: QueueMessage, outcome: Retry) -> None:
         chosen = retry_delay(message.receive_count, self._random) if outcome.after_s is None else outcome.after_s
         after_s = max(0, min(LONGEST_RETRY_S, chosen))
         log.warning("retry", why=outcome.why, after_s=after_s, receives=message.receive_count)
-        held.hidden = False
         await self._queue.extend({message.receipt: after_s})
 
     async def _bury(self, message: QueueMessage, reason: str) -> None:
@@ -299,7 +294,7 @@ class Consumer:
             await self._clock.sleep(EXTEND_EVERY_S)
             self._room_made.set()
             self._cancel_stuck()
-            await self._show_after({held.message.receipt: VISIBILITY_S for held in self._held.values() if held.hidden})
+            await self._show_after(dict.fromkeys(self._held, VISIBILITY_S))
 
     def _cancel_stuck(self) -> None:
         now = self._clock.monotonic()
@@ -332,7 +327,6 @@ class Consumer:
             for task in driving:
                 task.cancel()
             await asyncio.wait(driving)
-        await self._flush()
         if self._held:
             log.warning("handing back", messages=len(self._held))
         await self._show_after(dict.fromkeys(self._held, 0))
