@@ -204,10 +204,14 @@ def _previous(
 
 
 def pin(
-    request: ImagePinRequested, pointer: Pointer | None, image: Image | None, now: datetime
+    request: ImagePinRequested,
+    pointer: Pointer | None,
+    history: Sequence[Pointer],
+    image: Image | None,
+    now: datetime,
 ) -> Move | Keep | Refuse:
     """Say what a pin request does to the pointer. ``image`` is the one that the request names. Pure."""
-    if pointer is not None and pointer.request == request.id:
+    if any(each.request == request.id for each in history):
         return Keep(f"request {request.id} was carried out before")
     if request.image is None:
         return _lifted(request, pointer)

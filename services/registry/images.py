@@ -90,8 +90,9 @@ class Images:
         """Hold the pointer at an image, or let it go."""
 
         async def choose(found: Found) -> Move | Keep | Refuse:
+            history = await self._pointers.history(request.fleet)
             image = await self._servers.image(request.image) if request.image else None
-            return pin(request, found.pointer, image, self._clock.now())
+            return pin(request, found.pointer, history, image, self._clock.now())
 
         return await self._moved(request.fleet, choose)
 

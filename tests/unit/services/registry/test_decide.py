@@ -189,7 +189,8 @@ def test_a_pinned_pointer_is_not_rolled_back() -> None:
 
 def ask_pin(there: Pointer | None, **more: Any) -> Any:
     request = ImagePinRequested(fleet="web", by="ada", **more)
-    return pin(request, there, IMAGES.get(request.image or ""), START + HOUR)
+    history = (there,) if there else ()
+    return pin(request, there, history, IMAGES.get(request.image or ""), START + HOUR)
 
 
 def test_a_pin_holds_the_present_image_or_moves_to_another_and_can_be_lifted() -> None:

@@ -238,6 +238,14 @@ async def test_a_pin_holds_against_a_promotion_until_it_is_lifted(world: FleetWo
     assert [each.image for each in world.publisher.of(ImagePromoted)] == [A, B]
 
 
+async def test_fault_11_a_pin_that_arrives_again_after_it_was_lifted_does_not_pin_again(world: FleetWorld) -> None:
+    await promoted(world, A)
+    pinning = ImagePinRequested(fleet="web", image=A, by="ada")
+    for message in (pinning, ImagePinRequested(fleet="web", by="ada"), pinning):
+        assert isinstance(await make(world).handle(message), Done)
+    assert (await pointer(world)).pin is None
+
+
 @pytest.mark.parametrize("generation", [0, 1, 2, 3, 99])
 async def test_an_edit_by_hand_is_adopted_whatever_generation_it_has(world: FleetWorld, generation: int) -> None:
     await promoted(world, A, B)
