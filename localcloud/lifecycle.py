@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -58,6 +58,12 @@ class _Running(CannotRun):
         self.pid = pid
 
 
+def _running(state: Path, recorded: str) -> CannotRun:
+    if not recorded.isdigit():
+        return CannotRun(f"A local cloud is just starting on {state}; try again.")
+    return _Running(state, int(recorded))
+
+
 def _serve(listening: socket.socket, state: Path) -> None:
     os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
@@ -91,7 +97,7 @@ def _claimed(state: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise _Running(state, int(lock.read() or 0)) from None
+            raise _running(state, lock.read()) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -112,10 +118,11 @@ def _listening(port: int) -> Iterator[socket.socket]:
 
 def _stop(pid: int, state: Path) -> None:
     """End a running local cloud. Its lock proves that the recorded process is the one."""
-    os.kill(pid, signal.SIGTERM)
-    for attempt in range(int(STOP_S / processes.PAUSE_S) * 2):
-        if attempt == int(STOP_S / processes.PAUSE_S):
-            os.kill(pid, signal.SIGKILL)
+    patience = int(STOP_S / processes.PAUSE_S)
+    for attempt in range(2 * patience):
+        with suppress(ProcessLookupError):
+            if attempt in (0, patience):
+                os.kill(pid, signal.SIGKILL if attempt else signal.SIGTERM)
         time.sleep(processes.PAUSE_S)
         try:
             with _claimed(state):

@@ -122,6 +122,10 @@ def _with_descendants(found: set[int]) -> set[int]:
     return grown
 
 
+class Stopping(Exception):
+    """The local cloud ends: nothing is started any more."""
+
+
 class Processes:
     """Starts processes for one state folder, and reaps those that were orphaned by their parents."""
 
@@ -129,6 +133,7 @@ class Processes:
         self._state = state
         self._lock = Lock()
         self._started: list[subprocess.Popen[bytes]] = []
+        self._stopping = False
 
     def adopt_orphans(self) -> None:
         """Have the kernel hand this process the orphans of its children, so that it can reap them."""
@@ -144,8 +149,10 @@ class Processes:
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a process in a session of its own, with the marks. The caller waits for it."""
+        """Start a process in a session of its own, with the marks. The caller waits for it. Raises Stopping."""
         with self._lock:
+            if self._stopping:
+                raise Stopping
             self._started = [process for process in self._started if process.returncode is None]
             process = subprocess.Popen(
                 command,
@@ -158,6 +165,11 @@ class Processes:
             )
             self._started.append(process)
             return process
+
+    def start_no_more(self) -> None:
+        """Refuse to start anything from now on."""
+        with self._lock:
+            self._stopping = True
 
     def reap_orphans(self) -> None:
         """Reap the zombies that are nobody's to wait for."""

@@ -13,7 +13,7 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from localcloud import autoscaling, events, overlay, processes, templates
+from localcloud import autoscaling, events, overlay, processes, sqs, templates
 from localcloud.background import repeat
 from localcloud.cloudwatch import MetricAlarms
 from localcloud.commands import Commands
@@ -45,6 +45,7 @@ class LocalCloud:
     def __init__(self, listening: socket.socket, state: Path, clock: Clock):
         self._over = Event()
         self._state = state
+        self._clock = clock
         self._processes = Processes(state)
         self._port: int = listening.getsockname()[1]
         self.events = Events(clock)
@@ -72,6 +73,7 @@ class LocalCloud:
         overlay.answer_errors()
         events.install()
         templates.install()
+        sqs.install(self._clock)
         self.instances.install(self.machines)
         self.images.install()
         self.alarms.install()
@@ -94,6 +96,8 @@ class LocalCloud:
 
     def end_processes(self) -> None:
         """End every process that this local cloud started, directly or not."""
+        self._processes.start_no_more()
+        logging.disable()  # what is cut off now is nobody's concern any more
         processes.end(lambda: processes.marked(self._state) | processes.children_of(os.getpid()))
         self._processes.reap_orphans()
 

@@ -46,6 +46,11 @@ class RunningCloud:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
+    @property
+    def cli(self) -> str:
+        """The real AWS CLI."""
+        return str(Path(sys.executable).with_name("aws"))
+
     def client(self, service: str) -> Any:
         """Return the botocore client of a service; without retries, so that errors show."""
         if service not in self._clients:
@@ -64,8 +69,7 @@ class RunningCloud:
 
     def aws(self, *arguments: str) -> str:
         """Run the real AWS CLI and return what it prints."""
-        command = (str(Path(sys.executable).with_name("aws")), *arguments)
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        done = subprocess.run((self.cli, *arguments), env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -109,7 +113,7 @@ def local_cloud_on(state: Path) -> Iterator[RunningCloud]:
         processes.end(lambda: processes.marked(state))
 
 
-def until(look: Callable[[], T], within_s: float = 15.0) -> T:
+def until(look: Callable[[], T], within_s: float = 30.0) -> T:
     """Look again and again until something true is seen, and return it."""
     deadline = time.monotonic() + within_s
     while not (seen := look()):

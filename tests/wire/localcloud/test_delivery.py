@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.wire.localcloud import helpers
-from tests.wire.running import RunningCloud
+from tests.wire.running import RunningCloud, until
 
 ACCOUNT_ARN = "arn:aws:{}:us-east-1:000000000000:{}"
 
@@ -150,6 +152,49 @@ def test_delays_and_visibility_end_on_time_while_a_long_poll_waits(local_cloud: 
 
     assert seconds - 0.5 < delayed < seconds + 1.5
     assert seconds - 0.5 < invisible < seconds + 1.5
+
+
+def test_a_killed_consumers_long_poll_takes_no_message(local_cloud: RunningCloud) -> None:
+    sqs = local_cloud.client("sqs")
+    queue = sqs.create_queue(QueueName=helpers.unique("queue"))["QueueUrl"]
+    poll = ("sqs", "receive-message", "--queue-url", queue, "--wait-time-seconds", "20", "--visibility-timeout", "600")
+    log = local_cloud.state / "poll.log"
+    with log.open("w") as errors:
+        consumer = subprocess.Popen(
+            (local_cloud.cli, *poll, "--debug"), env=local_cloud.environment, stdout=subprocess.DEVNULL, stderr=errors
+        )
+    until(lambda: "Sending http request" in log.read_text())
+    time.sleep(0.5)  # the request is on its way; nothing tells when it has come in
+    consumer.kill()
+    consumer.wait()
+
+    time.sleep(0.5)  # for the kernel to close the connection, and the poll to see it
+    sqs.send_message(QueueUrl=queue, MessageBody='{"for":"the next consumer"}')
+
+    assert helpers.bodies(local_cloud, queue) == [{"for": "the next consumer"}]
+
+
+def test_no_message_is_lost_when_many_send_receive_and_delete_at_once(local_cloud: RunningCloud) -> None:
+    sqs = local_cloud.client("sqs")
+    queue = sqs.create_queue(QueueName=helpers.unique("queue"))["QueueUrl"]
+    received: list[str] = []
+
+    def send(number: int) -> None:
+        for each in range(20):
+            sqs.send_message(QueueUrl=queue, MessageBody=f"{number}-{each}")
+
+    def consume() -> None:
+        while got := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=5, WaitTimeSeconds=2).get("Messages"):
+            for message in got:
+                received.append(message["Body"])
+                sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+
+    with ThreadPoolExecutor(8) as threads:
+        work = [threads.submit(send, number) for number in range(4)] + [threads.submit(consume) for _ in range(4)]
+    for each in work:
+        each.result()
+
+    assert sorted(received) == sorted(f"{number}-{each}" for number in range(4) for each in range(20))
 
 
 def test_an_action_that_is_missing_is_an_aws_error(local_cloud: RunningCloud) -> None:
