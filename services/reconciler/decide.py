@@ -257,6 +257,12 @@ def _held_back(view: View, request: Request) -> str | None:
     return None
 
 
+def unknown(view: View, request: Request) -> str | None:
+    """Say why a person's request can be neither granted nor refused yet, if so; chaos is simply refused. Pure."""
+    held = hold(view)
+    return held.reason if held is not None and held.cause == "health-blind" and not is_chaos(request) else None
+
+
 def is_chaos(request: Request) -> bool:
     """Whether the chaos service is behind the request. Pure."""
     return CHAOS in (request.by, request.source)

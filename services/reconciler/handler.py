@@ -16,6 +16,7 @@ from shared.cloud import (
     Group,
     GroupsPort,
     HealthPort,
+    Incomplete,
     Instance,
     LifecycleState,
     NotFound,
@@ -158,6 +159,9 @@ class Reconciler:
         await self._report(seen.view)
         listed = fleet.policies.chaos.alarms if decide.is_chaos(request) else ()
         action = decide.answer(seen.view, request, await self._alarms.states(listed) if listed else {})
+        unknown = decide.unknown(seen.view, request)
+        if isinstance(action, Refuse) and unknown is not None:
+            raise Incomplete(unknown)
         done = await self._take_out(seen, action) if isinstance(action, TakeOut) else action
         if isinstance(done, Refuse):
             return f"refused {request.type} of {request.server} by {request.by}: {done.reason}"

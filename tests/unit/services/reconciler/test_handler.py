@@ -291,6 +291,21 @@ async def test_fault_36_alarms_that_cannot_be_read_stop_the_chaos_kill() -> None
     assert web.effects() == []
 
 
+async def test_fault_32_while_health_is_blind_a_persons_request_is_tried_again_and_that_of_chaos_is_not() -> None:
+    web = Web(policies={"chaos": {"enabled": True}})
+    for number in (1, 2, 3):
+        web.world.health.set(page(number), None)
+    with pytest.raises(Incomplete):
+        await reconciler(web).handle(disable(2))
+    assert isinstance(await reconciler(web).handle(kill(2, by="chaos")), Done)
+    assert isinstance(await reconciler(web).handle(kill(77)), Done)
+    assert web.effects() == []
+    for number in (1, 2, 3):
+        web.world.health.set(page(number), True)
+    await reconciler(web).handle(disable(2))
+    assert web.effects() == [("detach", server(2))]
+
+
 async def test_a_disabled_server_is_tagged_then_detached_and_kept_until_its_time_is_over() -> None:
     web = Web()
     service = reconciler(web)
