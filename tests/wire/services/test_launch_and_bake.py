@@ -1,0 +1,130 @@
+"""Provisioner, baker and registry as processes, against the local cloud: a life from launch to image and back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from deploy.group import apply_group
+from deploy.messaging import apply_messaging, service_environment
+from localcloud.images import STOCK_PARAMETER
+from shared.fleet import Fleet
+from shared.names import ServiceName
+from tests.wire.running import REPOSITORY, RunningCloud, until
+
+SCRIPT = """#!/bin/sh
+set -e
+mkdir -p etc srv
+echo hello > srv/index.html
+cat > etc/rc.local <<'END'
+#!/bin/sh
+cd "$SERVER_ROOT/srv" && exec python3 -m http.server --bind "$ADDRESS" 18090 >/dev/null 2>&1 </dev/null &
+END
+chmod 755 etc/rc.local
+etc/rc.local
+"""
+
+APP = Fleet.model_validate(
+    {
+        "fleet": "app",
+        "stock": STOCK_PARAMETER,
+        "capacity": {"min": 0, "desired": 1, "max": 3},
+        "plan": [
+            {"step": "serve", "run": "serve.sh", "script": SCRIPT},
+            {"step": "alive", "check": "http://{address}:18090/", "needs": ["serve"]},
+        ],
+        "health": {"url": "http://{address}:18090/"},
+        "policies": {"drain": {"seconds": 1}},
+    }
+)
+
+
+class App:
+    """The fleet, as AWS and its documents show it."""
+
+    def __init__(self, cloud: RunningCloud) -> None:
+        self.cloud = cloud
+
+    def serving(self) -> set[str]:
+        described = self.cloud.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=["app"])
+        (group,) = described["AutoScalingGroups"]
+        return {each["InstanceId"] for each in group["Instances"] if each["LifecycleState"] == "InService"}
+
+    def document(self, name: str) -> dict[str, Any]:
+        s3 = self.cloud.client("s3")
+        key = f"fleets/app/{name}.json"
+        if not s3.list_objects_v2(Bucket="autoprovisioner", Prefix=key).get("Contents"):
+            return {}
+        found: dict[str, Any] = json.load(s3.get_object(Bucket="autoprovisioner", Key=key)["Body"])
+        return found
+
+    def members(self) -> set[str]:
+        return {each["server"] for each in self.document("membership").get("members", [])}
+
+    def at_work(self, number: int) -> bool:
+        return len(self.members()) == number and self.members() == self.serving()
+
+    def want(self, number: int) -> None:
+        self.cloud.client("autoscaling").set_desired_capacity(AutoScalingGroupName="app", DesiredCapacity=number)
+
+    def steps(self, server: str) -> dict[str, str]:
+        attempts = self.document(f"servers/{server}")["attempts"]
+        return {step["step"]: step["result"] for step in attempts[-1]["steps"]}
+
+    def ask(self, **message: str) -> None:
+        arn = "arn:aws:sns:us-east-1:000000000000:autoprovisioner-commands"
+        self.cloud.client("sns").publish(TopicArn=arn, Message=json.dumps(message))
+
+
+@contextmanager
+def running(cloud: RunningCloud, service: ServiceName) -> Iterator[None]:
+    """Run a service until the block ends; its log is beside the cloud's."""
+    environment = {**cloud.environment, **asyncio.run(service_environment(service))}
+    command = (sys.executable, "-m", f"services.{service}")
+    with (cloud.state / f"{service}.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log)
+        try:
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def app(local_cloud: RunningCloud) -> Iterator[App]:
+    names: tuple[ServiceName, ...] = ("provisioner", "baker", "registry")
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        for name, value in local_cloud.environment.items():
+            patch.setenv(name, value)
+        asyncio.run(apply_messaging(say=lambda _: None))
+        for service in names:
+            stack.enter_context(running(local_cloud, service))
+        asyncio.run(apply_group(APP))
+        yield App(local_cloud)
+
+
+def test_a_server_is_provisioned_an_image_baked_and_the_next_server_starts_from_it(app: App) -> None:
+    until(lambda: app.at_work(1), 40)
+    (first,) = app.serving()
+    assert app.steps(first) == {"serve": "done", "alive": "done"}
+
+    app.ask(type="image.bake.requested", fleet="app", by="ada")
+    until(lambda: bool(app.document("image")), 60)
+    image = app.document("image")["image"]
+    assert image != app.document(f"servers/{first}")["image"]
+
+    app.want(2)
+    until(lambda: app.at_work(2), 40)
+    (second,) = app.serving() - {first}
+    assert app.document(f"servers/{second}")["image"] == image
+    assert app.steps(second) == {"serve": "skipped", "alive": "done"}
+
+    app.want(1)
+    until(lambda: app.at_work(1), 40)
