@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
 
+import structlog
 from pydantic import ValidationError
 
 from shared import names
@@ -24,6 +25,8 @@ from shared.plan import Plan
 from shared.planning import make_plan, plan_digest
 from shared.records import Attempt, Report, StepResult, run_prefix
 from shared.releases import PublishedRelease, UnknownRelease, content, current, manifest
+
+log = structlog.get_logger()
 
 AGENT = Path(__file__).parent.parent / "agent" / "agent.py"
 """The agent's one file, which is sent as it is."""
@@ -160,6 +163,7 @@ class Runs:
         command = await self._commands.send(
             server, names.RUN_DOCUMENT, parameters, comment=attempt.attempt, timeout_s=PICK_UP_S
         )
+        log.info("plan sent", fleet=fleet, server=server, attempt=attempt.attempt, command=command)
         await ledger.save(attempt, attempt.model_copy(update={"command": command}))
         return Pause("running", f"{attempt.attempt} was sent")
 

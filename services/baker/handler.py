@@ -207,7 +207,6 @@ class Baker:
                 return Done(f"there is no record of bake {bake}")
             outcome = await self._act(sight)
             if outcome is not None:
-                log.info("bake", fleet=fleet.fleet, bake=bake, outcome=outcome.why)
                 return outcome
         return Retry(f"bake {bake} changed {ROUNDS} times while it was looked at")
 

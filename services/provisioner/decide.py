@@ -177,8 +177,7 @@ def _given_up(launch: Launch, last: Attempt | None, sight: Sight) -> GiveUp | No
         return GiveUp(launch, "boot", f"it never answered Systems Manager in {elapsed:.0f} s (limit {limit:.0f} s)")
     said = f"; attempt {len(launch.attempts)}: {last.reason or last.result}"
     return GiveUp(
-        launch,
-        "deadline", f"it was not ready in {elapsed:.0f} s (limit {limit:.0f} s){said}", last.step, last.log_tail
+        launch, "deadline", f"it was not ready in {elapsed:.0f} s (limit {limit:.0f} s){said}", last.step, last.log_tail
     )
 
 

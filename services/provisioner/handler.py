@@ -135,7 +135,8 @@ class Provisioner:
             return
         for member in group.members:
             if member.state == LifecycleState.PENDING_WAIT:
-                await self._advance(fleet, member.server)
+                outcome = await self._advance(fleet, member.server)
+                log.info("swept", fleet=fleet.fleet, server=member.server, why=outcome.why)
 
     async def _advance(self, fleet: Fleet, server: str) -> Outcome:
         for _ in range(ROUNDS):
@@ -144,7 +145,6 @@ class Provisioner:
                 return Done(f"no Auto Scaling group of ours is called {fleet.fleet}")
             outcome = await self._act(sight)
             if outcome is not None:
-                log.info("launch", fleet=fleet.fleet, server=server, outcome=outcome.why)
                 return outcome
         return Retry(f"{server} changed {ROUNDS} times while it was looked at")
 
