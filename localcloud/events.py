@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from localcloud.account import ACCOUNT, REGION
 from localcloud.delivery import deliver
 from localcloud.overlay import wrap
 from shared.clock import Clock
+
+log = logging.getLogger("localcloud")
 
 Event = dict[str, Any]
 
@@ -35,7 +38,10 @@ class Events:
     def publish(self, event: Mapping[str, Any]) -> None:
         """Put a whole event on the bus."""
         for rule in list(events_backends[ACCOUNT][REGION].event_buses["default"].rules.values()):
-            rule.send_to_targets(dict(event))
+            try:
+                rule.send_to_targets(dict(event))
+            except Exception:  # what happened has happened, whether or not a rule is sound
+                log.exception("rule %s could not deliver", rule.name)
 
     def fire(self, rule: Any) -> None:
         """Send a scheduled rule's event, or the Input of its targets."""
@@ -73,18 +79,20 @@ def install() -> None:
 def send_to_targets(rule: Any, event: Event) -> None:
     """Send an event to a rule's targets, as each wants it."""
     for target in list(rule.targets):
-        group = target.get("SqsParameters", {}).get("MessageGroupId")
-        deliver(target["Arn"], _body(target, event), group=group)
+        if "InputTransformer" in target:
+            log.error(
+                "rule %s: the local cloud has no InputTransformer; its target %s gets nothing", rule.name, target["Arn"]
+            )
+        else:
+            deliver(target["Arn"], _body(target, event), group=target.get("SqsParameters", {}).get("MessageGroupId"))
 
 
 def _body(target: Mapping[str, Any], event: Event) -> str:
     if "Input" in target:
         return str(target["Input"])
-    if "InputTransformer" in target:
-        raise NotImplementedError("InputTransformer on a rule's target")
     found: Any = event
     for name in target.get("InputPath", "$").removeprefix("$").split(".")[1:]:
-        found = found[name]
+        found = found.get(name) if isinstance(found, dict) else None
     return json.dumps(found)
 
 

@@ -47,9 +47,9 @@ class RunningCloud:
         }
 
     @property
-    def cli(self) -> str:
-        """The real AWS CLI."""
-        return str(Path(sys.executable).with_name("aws"))
+    def cli(self) -> tuple[str, ...]:
+        """The real AWS CLI, which ignores AWS_ENDPOINT_URL where it speaks to SQS."""
+        return str(Path(sys.executable).with_name("aws")), "--endpoint-url", self.url
 
     def client(self, service: str) -> Any:
         """Return the botocore client of a service; without retries, so that errors show."""
@@ -69,7 +69,9 @@ class RunningCloud:
 
     def aws(self, *arguments: str) -> str:
         """Run the real AWS CLI and return what it prints."""
-        done = subprocess.run((self.cli, *arguments), env=self.environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            (*self.cli, *arguments), env=self.environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

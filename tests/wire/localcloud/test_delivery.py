@@ -161,7 +161,7 @@ def test_a_killed_consumers_long_poll_takes_no_message(local_cloud: RunningCloud
     log = local_cloud.state / "poll.log"
     with log.open("w") as errors:
         consumer = subprocess.Popen(
-            (local_cloud.cli, *poll, "--debug"), env=local_cloud.environment, stdout=subprocess.DEVNULL, stderr=errors
+            (*local_cloud.cli, *poll, "--debug"), env=local_cloud.environment, stdout=subprocess.DEVNULL, stderr=errors
         )
     until(lambda: "Sending http request" in log.read_text())
     time.sleep(0.5)  # the request is on its way; nothing tells when it has come in
