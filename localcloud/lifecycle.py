@@ -67,7 +67,10 @@ def _running(state: Path, recorded: str) -> CannotRun:
 def _serve(listening: socket.socket, state: Path) -> None:
     os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
-    from localcloud.server import LocalCloud  # noqa: PLC0415 - moto reads the above when it is imported
+    try:
+        from localcloud.server import LocalCloud  # noqa: PLC0415 - moto reads the above when it is imported
+    except ModuleNotFoundError as missing:
+        raise CannotRun(f"The local cloud needs {missing.name}; install the extra `localcloud`.") from missing
 
     cloud = LocalCloud(listening, state, SystemClock())
     cloud.prepare()
