@@ -14,6 +14,7 @@ Mark = Literal[
     "waiting",
     "ready",
     "in service",
+    "member",
     "announced",
     "leaving",
     "shutting-down",
@@ -21,6 +22,8 @@ Mark = Literal[
     "failed",
     "aside",
 ]
+
+RECENT_LINES = 6
 
 _LIFECYCLE = {
     "EC2 Instance-launch Lifecycle Action": "waiting",
@@ -165,14 +168,20 @@ class Journal:
             self.alerts.append(body)
             self.tell(f"ALERT {body['fleet']} {body['cause']}: {body['reason']}", at, loud=True)
         elif kind in _TOLD:
-            self.tell(_TOLD[kind].format(**body), at)
+            self._tell_once(_TOLD[kind].format(**body), at)
+
+    def _tell_once(self, text: str, at: float) -> None:
+        """Add a line unless it was the last but a few: facts may be delivered twice, one soon after the other."""
+        if all(line.text != text for line in self.lines[-RECENT_LINES:]):
+            self.tell(text, at)
 
     def _read_membership(self, body: Mapping[str, Any], at: float) -> None:
         for server in body.get("left", ()):
-            self.mark(str(server), "announced", at)
-            self.tell(f"{server} is announced as gone", at)
+            if self.mark(str(server), "announced", at):
+                self.tell(f"{server} is announced as gone", at)
         for server in body.get("joined", ()):
-            self.tell(f"{server} is a member", at)
+            if self.mark(str(server), "member", at):
+                self.tell(f"{server} is a member", at)
 
 
 _TOLD = {

@@ -200,7 +200,7 @@ class Scene:
         for server, instance in (await self.cloud.servers.instances(unnamed)).items():
             self.journal.servers[server].image = instance.image
             self.journal.servers[server].role = instance.tags.get(ROLE_TAG, "member")
-        for server, line in self.journal.servers.items():
+        for server, line in list(self.journal.servers.items()):  # the witness adds to it meanwhile
             if line.busy:
                 await self._follow(server)
 

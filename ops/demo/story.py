@@ -386,7 +386,7 @@ def _all_gone(scene: Scene, servers: set[str]) -> Callable[[], Awaitable[bool]]:
 def _plan_under_way(scene: Scene, before: set[str]) -> Callable[[], Awaitable[str | None]]:
     async def look() -> str | None:
         for server, line in scene.journal.servers.items():
-            if server not in before and line.role == "member" and line.busy and line.step:
+            if server not in before and line.image and line.role == "member" and line.busy and line.step:
                 return server
         return None
 

@@ -37,7 +37,7 @@ class Traffic:
         self._port = port
         self._clock = clock
         self.members: tuple[Member, ...] = ()
-        self.rate = 8.0
+        self.rate = 24.0
         self.served = 0
         self.failures: list[Failure] = []
         self._answered: deque[float] = deque()

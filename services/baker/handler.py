@@ -190,7 +190,11 @@ class Baker:
         )
 
     async def _hinted(self, tags: Mapping[str, str]) -> Outcome:
-        """Go on at once with the bake that a server or image is tagged with; the request's message goes on waiting."""
+        """Go on at once with the bake that a server or image is tagged with.
+
+        The request's own message may sleep through a whole run, so the hint keeps looking while something short is
+        awaited, such as a boot; where that is a run, it leaves the waiting to the request's message.
+        """
         name, bake = tags.get(FLEET_TAG, ""), tags.get(BAKE_TAG, "")
         if tags.get(MANAGED_TAG) != "true" or not re.fullmatch(re.escape(name) + r"-[0-9]{8}t[0-9]{6}", bake):
             return Done("it belongs to no bake")
@@ -198,7 +202,9 @@ class Baker:
             fleet = await self._fleets.get(name)
         except UnknownFleet as error:
             return Done(str(error))
-        return Done((await self._advance(fleet, bake)).why)
+        outcome = await self._advance(fleet, bake)
+        long = isinstance(outcome, LookAgain) and outcome.after_s >= RUN_LOOK_S
+        return Done(outcome.why) if long else outcome
 
     async def _advance(self, fleet: Fleet, bake: str) -> Outcome:
         for _ in range(ROUNDS):
