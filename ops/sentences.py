@@ -1,8 +1,11 @@
 """The errors that a person can mend: their messages are sentences, shown without a traceback."""
 
+from deploy.messaging import DeployError
 from deploy.yamllines import FleetError
+from localcloud.lifecycle import CannotRun
 from ops.processes import StartFailed
 from ops.releases import Refusal
+from ops.scratch import NotOurs
 from shared.cloud import CloudError
 from shared.documents import CorruptDocument
 from shared.fleets import UnknownFleet
@@ -11,9 +14,12 @@ from shared.releases import UnknownRelease, VersionTaken
 
 EXPECTED = (
     CloudError,
+    CannotRun,
     CorruptDocument,
+    DeployError,
     FleetError,
-    PermissionError,
+    NotOurs,
+    OSError,
     Refusal,
     SourceError,
     StartFailed,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from deploy.messaging import apply_messaging, service_environment
+from localcloud.lifecycle import stop as end_cloud
 from ops.processes import Processes, wait_for_line
+from ops.scratch import empty_folder, make_folder
 from shared.names import SERVICES, ServiceName, queue_name
 
 READY_TIMEOUT_S = 60.0
 """moto takes three to five seconds to start, more on a busy machine."""
 
+PROCESSES = "processes"
+"""The folder of process records and logs."""
+
+CLOUD = "cloud"
 BUCKET = "autoprovisioner"
 ACCOUNT = "000000000000"
 TOPIC_PREFIX = f"arn:aws:sns:us-east-1:{ACCOUNT}:autoprovisioner-"
@@ -23,9 +28,10 @@ class Stack:
     """One stack in one folder on one port."""
 
     def __init__(self, folder: Path, port: int) -> None:
+        self._asked_for = folder
         self.folder = folder.resolve()
         self.port = port
-        self.processes = Processes(self.folder / "processes")
+        self.processes = Processes(self.folder / PROCESSES)
 
     @property
     def url(self) -> str:
@@ -65,11 +71,14 @@ class Stack:
         """End what an earlier run left behind, start afresh, and wait until the local cloud answers.
 
         Raises:
-            StartFailed: with the local cloud's own sentence (the port is in use, the folder cannot be written).
+            StartFailed: with the local cloud's own sentence (the port is in use).
+            NotOurs: the folder has other things in it.
+            OSError: the folder cannot be written.
         """
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        command = [sys.executable, "-m", "localcloud", "--port", str(self.port), "--state", str(self.folder / "cloud")]
+        self.folder = make_folder(self._asked_for)
+        self.processes = Processes(self.folder / PROCESSES)
+        command = [sys.executable, "-m", "localcloud", "--port", str(self.port), "--state", str(self.folder / CLOUD)]
         cloud = self.processes.start("localcloud", command, self.environment())
         wait_for_line(cloud, "local cloud ready", READY_TIMEOUT_S)
 
@@ -89,9 +98,12 @@ class Stack:
         self.processes.kill(service)
 
     def stop(self) -> list[str]:
-        """End everything, services first; return the names of what ran."""
+        """End everything, services first, and delete the disks; the logs stay. Return the names of what ran."""
         ended = self.processes.stop(SERVICES)
-        return ended + self.processes.stop()
+        ended += self.processes.stop()
+        end_cloud(self.folder / CLOUD)  # what a local cloud that was killed left running
+        empty_folder(self.folder, keep=PROCESSES)
+        return ended
 
     def log(self, name: str) -> Path:
         """Return where a process's output is."""

@@ -1,6 +1,7 @@
 """The whole story with real processes, as ``make demo`` plays it."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -48,7 +49,8 @@ def test_every_stage_of_the_demo_ends_well_and_nothing_is_left_running(tmp_path:
     assert told["requests"]["failed"] == 0
     assert told["requests"]["served"] > 100
     assert "<svg" in (report / "report.html").read_text()
-    assert _processes_of(folder) == []
+    assert _processes_of(folder.resolve()) == []
+    shutil.rmtree(folder.resolve())  # it may be in memory
 
 
 def _processes_of(folder: Path) -> list[str]:
