@@ -1,0 +1,42 @@
+# Finds what the set-up scripts need, and brings uv if it is not there. Sourced from the repository's root.
+
+fail() {
+    echo "set-up: $1" >&2
+    exit 2
+}
+
+find_python() {
+    for name in python3.11 python3.12 python3.13 python3; do
+        path=$(command -v "$name") || continue
+        if "$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$path"
+            return
+        fi
+    done
+    fail "no Python 3.11 or newer on PATH; install one (Debian: apt-get install python3) and try again"
+}
+
+# Debian ships venv's pip bundle in a package of its own.
+ensure_venv_module() {
+    "$1" -c 'import ensurepip, venv' 2>/dev/null && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "set-up: installing python3-venv, which Debian keeps apart from Python"
+        apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null && return
+    fi
+    fail "$1 cannot make virtual environments; install its venv package (Debian: sudo apt-get install python3-venv)"
+}
+
+find_uv() {
+    if command -v uv >/dev/null; then
+        command -v uv
+        return
+    fi
+    if [ ! -x .venv-uv/bin/uv ]; then
+        echo "set-up: fetching uv, which installs the rest" >&2
+        ensure_venv_module "$python" >&2
+        "$python" -m venv .venv-uv
+        .venv-uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1' >&2 ||
+            fail "pip could not install uv; is a package index reachable?"
+    fi
+    echo .venv-uv/bin/uv
+}
