@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import orjson
 import typer
 
+from shared.names import ServiceName
+
 if TYPE_CHECKING:
     from shared.aws import Cloud
+    from shared.aws.session import Clients
 
 T = TypeVar("T")
 
@@ -26,7 +29,9 @@ app = typer.Typer(help="Keep fleets of servers at strength.", no_args_is_help=Tr
 release = typer.Typer(help="Publish releases of a component, and say which one a fleet runs.", no_args_is_help=True)
 fleet = typer.Typer(help="Describe fleets.", no_args_is_help=True)
 app.add_typer(release, name="release")
+queues = typer.Typer(help="Look at the services' queues, and at what died in them.", no_args_is_help=True)
 app.add_typer(fleet, name="fleet")
+app.add_typer(queues, name="queues")
 
 Port = Annotated[int, typer.Option(help="Where the local cloud listens, on 127.0.0.1.")]
 Folder = Annotated[Path, typer.Option(help="Where the local cloud keeps its disks, logs and process records.")]
@@ -34,6 +39,7 @@ Output = Annotated[Literal["text", "json"], typer.Option("-o", "--output", help=
 Component = Annotated[str, typer.Option(help="The component, as the fleet's plan names it.")]
 VersionName = Annotated[str, typer.Option("--version", help="The release's version.")]
 FleetOption = Annotated[str, typer.Option("--fleet", help="The fleet.")]
+Service = Annotated[ServiceName, typer.Argument(help="The service whose queue it is.")]
 
 
 @app.command()
@@ -169,6 +175,113 @@ def list_releases(fleet_name: FleetOption, output: Output = "text") -> None:
             typer.echo(f"{state.component:20} {state.current or '-':12} of {', '.join(state.versions) or 'none'}")
 
     _with_cloud(show)
+
+
+@queues.command("list")
+def list_queues(output: Output = "text") -> None:
+    """Show each service's queue: what waits, is being handled and is delayed; the oldest's age; the dead letters.
+
+    Example: python -m ops queues list -o json
+    """
+    from ops.queues import states
+    from shared.clock import SystemClock
+
+    async def show(clients: Clients) -> None:
+        found = await states(clients, SystemClock())
+        if output == "json":
+            typer.echo(orjson.dumps([state.as_dict() for state in found]))
+            return
+        typer.echo(f"{'service':12}{'waiting':>9}{'in flight':>11}{'delayed':>9}{'oldest':>10}{'dead':>6}")
+        for state in found:
+            age = "unknown" if state.oldest_s is None else f"{state.oldest_s:.0f} s"
+            counts = f"{state.waiting:9}{state.in_flight:11}{state.delayed:9}"
+            typer.echo(f"{state.service:12}{counts}{age:>10}{state.dead:6}")
+
+    _with_clients(show)
+
+
+@queues.command("peek")
+def peek_queue(
+    service: Service,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many letters to show.")] = 10,
+    output: Output = "text",
+) -> None:
+    """Show a service's dead letters and why they died. They stay where they are; being looked at is counted.
+
+    Example: python -m ops queues peek registry --limit 3
+    """
+    from ops.queues import letters, shortened
+
+    async def show(clients: Clients) -> None:
+        found = await letters(clients, service, limit)
+        if output == "json":
+            typer.echo(orjson.dumps([letter.as_dict() for letter in found]))
+            return
+        for letter in found:
+            typer.echo(f"{letter.sent:%Y-%m-%d %H:%M:%S}Z  {letter.type or 'of no known type'}  message {letter.id}")
+            typer.echo(f"  reason  {shortened(letter.reason, 300) or 'none given: SQS itself moved it'}")
+            typer.echo(f"  trace   {letter.trace or 'none'}; looked at {letter.receives} times")
+            typer.echo(f"  body    {shortened(letter.body, 160)}")
+        if not found:
+            typer.echo(f"{service} has no dead letters that can be seen now")
+
+    _with_clients(show)
+
+
+@queues.command("redrive")
+def redrive_queue(
+    service: Service,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would move, and move nothing.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Move no more than so many.")] = None,
+    output: Output = "text",
+) -> None:
+    """Put a service's dead letters back into its queue. Exits 1 where some could not be moved.
+
+    Example: python -m ops queues redrive registry --dry-run
+    """
+    from ops.queues import redrivable, redrive
+
+    async def move(clients: Clients) -> int:
+        if dry_run:
+            count = await redrivable(clients, service, limit)
+            told: object = {"would_move": count}
+            typer.echo(orjson.dumps(told) if output == "json" else f"would move {count} dead letters of {service} back")
+            return 0
+        done = await redrive(clients, service, limit, _counting("moved", output))
+        text = (
+            f"{service}: {done.moved} dead letters moved back, {done.failed} could not be moved, {done.left} are left"
+        )
+        typer.echo(orjson.dumps(done.as_dict()) if output == "json" else text)
+        return 1 if done.failed else 0
+
+    raise typer.Exit(_with_clients(move))
+
+
+def _with_clients(work: Callable[[Clients], Awaitable[T]]) -> T:
+    from shared.aws.session import open_clients
+
+    async def run() -> T:
+        async with open_clients() as clients:
+            return await work(clients)
+
+    with _sentences():
+        return asyncio.run(run())
+
+
+def _counting(done_what: str, output: str) -> Callable[[int, int], None] | None:
+    """Return a line that counts up once something takes two seconds, for a person at a terminal only."""
+    from shared.clock import SystemClock
+
+    if output == "json" or not os.isatty(2):
+        return None
+    clock = SystemClock()
+    began = clock.monotonic()
+
+    def show(done: int, of: int) -> None:
+        if clock.monotonic() - began > 2:
+            typer.echo(f"\r{done} of {of} {done_what}", nl=done == of, err=True)
+
+    return show
 
 
 def _with_cloud(work: Callable[[Cloud], Awaitable[T]]) -> T:
