@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from deploy.shim import supply
+from deploy.shim import NOTHING, supply
 from deploy.template import TEMPLATE, Place, load_template
 from shared.aws.errors import translated
 from shared.aws.session import Clients, open_clients
@@ -21,6 +21,9 @@ from shared.names import SERVICES, ServiceName, queue_name
 from shared.settings import PREFIX
 
 STACK = "autoprovisioner"
+PASSED_OVER = "unknown"
+"""The physical id that LocalStack gives a resource of a type that it does not know."""
+
 POLL_S = 1.0
 """Between looks at a stack under way. On AWS it takes a minute or two; emulators are done before the first look."""
 
@@ -159,10 +162,10 @@ class _Stack:
         cloudformation = await self._clients.cloudformation()
         events = (await cloudformation.describe_stack_events(StackName=STACK))["StackEvents"]
         failed = [event for event in events if event.get("ResourceStatus", "").endswith("_FAILED")]
-        if not failed:
-            return "CloudFormation gives no reason"
-        first = failed[-1]  # events come newest first
-        return f"{first.get('LogicalResourceId')}: {first.get('ResourceStatusReason')}"
+        if failed and "ResourceStatusReason" in failed[-1]:  # events come newest first
+            return f"{failed[-1].get('LogicalResourceId')}: {failed[-1]['ResourceStatusReason']}"
+        stack = (await cloudformation.describe_stacks(StackName=STACK))["Stacks"][0]
+        return stack.get("StackStatusReason", "CloudFormation gives no reason")
 
     async def outputs(self) -> dict[str, str]:
         if await self._status() is None:
@@ -180,7 +183,9 @@ class _Stack:
         cloudformation = await self._clients.cloudformation()
         answer = await cloudformation.describe_stack_resources(StackName=STACK)
         return frozenset(
-            resource["LogicalResourceId"] for resource in answer["StackResources"] if resource.get("PhysicalResourceId")
+            resource["LogicalResourceId"]
+            for resource in answer["StackResources"]
+            if resource.get("PhysicalResourceId") not in (None, "", PASSED_OVER)
         )
 
 

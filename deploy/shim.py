@@ -1,8 +1,10 @@
 """Supplies what an emulator's CloudFormation passes over, from the same template.
 
 moto 5.2.5 reports success for subscriptions, queue policies and alarms and makes none: such resources have no physical
-id afterwards. Of a bucket it makes the bucket without versions and notifications. On AWS and LocalStack nothing is
-found missing. (moto's buckets lack their public access block and life cycle too; on one machine those protect nothing.)
+id afterwards. Of a bucket it makes the bucket without versions and notifications. (moto's buckets lack their public
+access block and life cycle too; on one machine those protect nothing.) LocalStack 4 passes over Systems Manager
+documents, and says ``unknown`` for their physical id; the shim makes ours wherever AWS_ENDPOINT_URL_SSM points to. On AWS
+nothing is found missing.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from deploy.template import Place
 from shared.aws.session import Clients
 
-SUPPLIED = ("AWS::SQS::QueuePolicy", "AWS::SNS::Subscription", "AWS::CloudWatch::Alarm")
+SUPPLIED = ("AWS::SQS::QueuePolicy", "AWS::SNS::Subscription", "AWS::CloudWatch::Alarm", "AWS::SSM::Document")
 
 
 async def supply(clients: Clients, template: Mapping[str, Any], place: Place, made: frozenset[str]) -> list[str]:
@@ -33,6 +37,8 @@ async def supply(clients: Clients, template: Mapping[str, Any], place: Place, ma
                 await _subscription(clients, properties)
             case "AWS::CloudWatch::Alarm":
                 await (await clients.cloudwatch()).put_metric_alarm(**properties)
+            case "AWS::SSM::Document":
+                await _document(clients, properties)
     bucket = place.resolve(resources["Documents"]["Properties"], resources)
     return [*missing, "Documents"] if await _bucket(clients, bucket) else missing
 
@@ -63,6 +69,42 @@ async def _subscription(clients: Clients, properties: Mapping[str, Any]) -> None
         await sns.set_subscription_attributes(
             SubscriptionArn=made["SubscriptionArn"], AttributeName=name, AttributeValue=value
         )
+
+
+async def _document(clients: Clients, properties: Mapping[str, Any]) -> None:
+    """Make the document, or make its newest version this one."""
+    ssm = await clients.ssm()
+    name, content = properties["Name"], json.dumps(properties["Content"])
+    try:
+        await ssm.create_document(
+            Name=name, Content=content, DocumentType=properties["DocumentType"], DocumentFormat="JSON"
+        )
+    except ssm.exceptions.DocumentAlreadyExists:
+        try:
+            made = await ssm.update_document(
+                Name=name, Content=content, DocumentFormat="JSON", DocumentVersion="$LATEST"
+            )
+        except ssm.exceptions.DuplicateDocumentContent:
+            return
+        version = made["DocumentDescription"]["DocumentVersion"]
+        await ssm.update_document_default_version(Name=name, DocumentVersion=version)
+
+
+async def _document(clients: Clients, properties: Mapping[str, Any]) -> None:
+    """Make the document; one that is there already, of whatever content, gives way."""
+    ssm = await clients.ssm()
+    try:
+        await ssm.delete_document(Name=properties["Name"])
+    except ClientError as error:
+        if error_code(error) != "InvalidDocument":
+            raise
+    await ssm.create_document(
+        Name=properties["Name"],
+        Content=json.dumps(properties["Content"]),
+        DocumentType=properties["DocumentType"],
+        DocumentFormat="JSON",
+        TargetType=properties["TargetType"],
+    )
 
 
 async def _bucket(clients: Clients, properties: Mapping[str, Any]) -> bool:
