@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from deploy.shim import NOTHING, supply
+from deploy.shim import supply
 from deploy.template import TEMPLATE, Place, load_template
 from shared.aws.errors import translated
 from shared.aws.session import Clients, open_clients

@@ -3,8 +3,8 @@
 moto 5.2.5 reports success for subscriptions, queue policies and alarms and makes none: such resources have no physical
 id afterwards. Of a bucket it makes the bucket without versions and notifications. (moto's buckets lack their public
 access block and life cycle too; on one machine those protect nothing.) LocalStack 4 passes over Systems Manager
-documents, and says ``unknown`` for their physical id; the shim makes ours wherever AWS_ENDPOINT_URL_SSM points to. On AWS
-nothing is found missing.
+documents, with the physical id ``unknown``; the shim makes ours wherever AWS_ENDPOINT_URL_SSM points to. On AWS nothing
+is found missing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-
-from botocore.exceptions import ClientError
 
 from deploy.template import Place
 from shared.aws.session import Clients
@@ -88,23 +86,6 @@ async def _document(clients: Clients, properties: Mapping[str, Any]) -> None:
             return
         version = made["DocumentDescription"]["DocumentVersion"]
         await ssm.update_document_default_version(Name=name, DocumentVersion=version)
-
-
-async def _document(clients: Clients, properties: Mapping[str, Any]) -> None:
-    """Make the document; one that is there already, of whatever content, gives way."""
-    ssm = await clients.ssm()
-    try:
-        await ssm.delete_document(Name=properties["Name"])
-    except ClientError as error:
-        if error_code(error) != "InvalidDocument":
-            raise
-    await ssm.create_document(
-        Name=properties["Name"],
-        Content=json.dumps(properties["Content"]),
-        DocumentType=properties["DocumentType"],
-        DocumentFormat="JSON",
-        TargetType=properties["TargetType"],
-    )
 
 
 async def _bucket(clients: Clients, properties: Mapping[str, Any]) -> bool:
