@@ -23,7 +23,7 @@ READY_WITHIN_S = 60
 END_WITHIN_S = 20
 
 FLAGS = {
-    "CFN_IGNORE_UNSUPPORTED_RESOURCE_TYPES": "0",  # say what the template asks for in vain
+    "CFN_IGNORE_UNSUPPORTED_RESOURCE_TYPES": "1",  # its own default; with 0, 4.13 refuses even topics and queues
     "DISABLE_EVENTS": "1",  # no usage statistics
     "DNS_ADDRESS": "0",  # no name server
     "LOCALSTACK_SKIP_INFRA_DOWNLOADS": "1",
