@@ -150,7 +150,8 @@ _WIDTH = 1180
 
 _PHASES: tuple[tuple[Mark, tuple[Mark, ...], str, str], ...] = (
     ("pending", ("running", "terminated"), "boot", "boots"),
-    ("running", ("in service", "leaving", "terminated"), "plan", "runs its plan"),
+    ("running", ("in service", "failed", "leaving", "terminated"), "plan", "runs its plan"),
+    ("failed", ("terminated",), "bad", "was given up"),
     ("in service", ("aside", "leaving", "announced", "terminated"), "serve", "serves"),
     ("aside", ("terminated",), "aside", "kept aside for a look"),
     ("leaving", ("terminated",), "leave", "announced as gone, drains, ends"),
@@ -169,9 +170,11 @@ tr { border-bottom: 1px solid var(--line) } td.n { text-align: right; font-varia
 .bad { color: var(--bad); font-weight: 600 } .wide { overflow-x: auto }
 svg text { font: 12px system-ui, sans-serif; fill: var(--ink) } svg .dim { fill: var(--dim) }
 svg line { stroke: var(--line) } .boot { fill: var(--boot) } .plan { fill: var(--plan) } .serve { fill: var(--serve) }
-.aside { fill: var(--aside) } .leave { fill: var(--leave) } .legend span { margin-right: 1.4rem; white-space: nowrap }
+.aside { fill: var(--aside) } .bad { fill: var(--bad) } .leave { fill: var(--leave) }
+.legend span { margin-right: 1.4rem; white-space: nowrap }
 .legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin-right: .4rem }
-pre { background: color-mix(in srgb, var(--ink) 6%, transparent); padding: .8rem; overflow-x: auto; font-size: 13px }
+pre { background: color-mix(in srgb, var(--ink) 6%, transparent); padding: .8rem;
+  white-space: pre-wrap; font-size: 13px }
 """
 
 
@@ -254,13 +257,19 @@ def _lane(server: ServerLine, x: Any, y: int, last: float) -> str:
             continue
         start = server.marks[begin]
         end = min((server.marks[mark] for mark in ends if server.marks.get(mark, 0.0) > start), default=last)
-        title = html.escape(f"{server.server} ({server.image}) {name}: {end - start:.1f} s")
+        told = _told_steps(server) if colour == "plan" else ""
+        title = html.escape(f"{server.server} ({server.image}) {name}: {end - start:.1f} s{told}")
         width = max(1.5, x(end) - x(start))
         drawn.append(
             f'<rect class="{colour}" x="{x(start):.1f}" y="{y + 3}" width="{width:.1f}" height="{_ROW - 7}" rx="2">'
             f"<title>{title}</title></rect>"
         )
     return "".join(drawn)
+
+
+def _told_steps(server: ServerLine) -> str:
+    """List the steps' times, a line each, for the tool tip."""
+    return "".join(f"\n{step.step}: {step.result}, {step.seconds:.1f} s" for step in server.steps)
 
 
 def _stages(result: Result) -> str:

@@ -249,14 +249,18 @@ async def test_the_nightly_tick_asks_for_a_bake_of_every_fleet_and_the_same_tick
     ] * 2
 
 
-async def test_events_take_the_bake_further_at_once(world: FleetWorld, agent: Path) -> None:
+async def test_events_take_the_bake_further_at_once_and_keep_looking_until_the_next_run(
+    world: FleetWorld, agent: Path
+) -> None:
     await make(world, agent).handle(REQUEST)
-    world.report(world.commands.sent[0], "ok", FULL)
     changed = CommandChanged(world.commands.sent[0].command, world.commands.sent[0].server, "Success")
-    assert isinstance(await make(world, agent).handle(changed), Done)
+    assert isinstance(await make(world, agent).handle(changed), Done)  # the request's own message waits for the run
+    world.report(world.commands.sent[0], "ok", FULL)
+    assert isinstance(await make(world, agent).handle(changed), LookAgain)
     [image] = world.servers.stored
     images_come(world)
-    assert isinstance(await make(world, agent).handle(ImageStateChanged(image, "available", "")), Done)
+    available = ImageStateChanged(image, "available", "")
+    assert isinstance(await make(world, agent).handle(available), Done)
     assert len(of_role(world, "prover")) == 1
 
 
