@@ -13,7 +13,7 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from localcloud import autoscaling, events, overlay, processes, sqs, templates
+from localcloud import autoscaling, events, overlay, processes, s3, sqs, templates
 from localcloud.background import repeat
 from localcloud.cloudwatch import MetricAlarms
 from localcloud.commands import Commands
@@ -72,6 +72,7 @@ class LocalCloud:
         tempfile.tempdir = str(self._state / "tmp")  # where moto keeps large objects
         overlay.answer_errors()
         events.install()
+        s3.install()
         templates.install()
         sqs.install(self._clock)
         self.instances.install(self.machines)

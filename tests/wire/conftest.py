@@ -1,12 +1,17 @@
-"""Fixtures for tests that speak HTTP to the local cloud."""
+"""Fixtures for tests that speak HTTP to the local cloud, and to LocalStack."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.wire.running import RunningCloud, local_cloud_on
+from deploy.messaging import apply_messaging
+from tests import localstack
+from tests.wire.running import Endpoint, RunningCloud, local_cloud_on
 
 
 @pytest.fixture(scope="module")
@@ -14,3 +19,44 @@ def local_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningClo
     """A local cloud of the module's own, on a free port."""
     with local_cloud_on(tmp_path_factory.mktemp("localcloud")) as cloud:
         yield cloud
+
+
+@contextmanager
+def _localstack_in(folder: Path) -> Iterator[Endpoint]:
+    running = localstack.start(folder)
+    endpoint = Endpoint(running.url)
+    try:
+        yield endpoint
+    finally:
+        endpoint.disconnect()
+        running.close()
+
+
+_PLANES: dict[str, Callable[[Path], AbstractContextManager[Endpoint]]] = {
+    "localcloud": local_cloud_on,
+    "localstack": _localstack_in,
+}
+
+
+@pytest.fixture(
+    scope="session", params=[pytest.param(name, marks=pytest.mark.xdist_group(f"on {name}")) for name in _PLANES]
+)
+def deployed_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """Where messages and documents are, with the template applied: the same tests run on each."""
+    with _PLANES[request.param](tmp_path_factory.mktemp(request.param)) as plane:
+        with pytest.MonkeyPatch.context() as patch:
+            _use(plane, patch)
+            asyncio.run(apply_messaging(say=lambda _: None))
+        yield plane
+
+
+@pytest.fixture
+def message_plane(deployed_plane: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """The plane, with this process's environment pointing at it."""
+    _use(deployed_plane, monkeypatch)
+    return deployed_plane
+
+
+def _use(plane: Endpoint, patch: pytest.MonkeyPatch) -> None:
+    for name, value in plane.environment.items():
+        patch.setenv(name, value)

@@ -21,23 +21,22 @@ from botocore.session import get_session
 from localcloud import processes
 
 REPOSITORY = Path(__file__).parents[2]
+ACCOUNT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 S3_STYLE: Any = {"addressing_style": "path"}
 
 T = TypeVar("T")
 
 
 @dataclass
-class RunningCloud:
-    """A local cloud under test."""
+class Endpoint:
+    """Where AWS is for the tests, and how to reach it."""
 
-    state: Path
-    process: subprocess.Popen[str]
     url: str
-    _clients: dict[str, Any] = field(default_factory=dict)
+    _clients: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What a process needs in its environment to use this cloud."""
+        """What a process needs in its environment to use it."""
         return {
             **os.environ,
             "AWS_ENDPOINT_URL": self.url,
@@ -75,15 +74,10 @@ class RunningCloud:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def close(self) -> None:
-        """Let go of connections, and end the process if it still runs."""
+    def disconnect(self) -> None:
+        """Let go of connections."""
         for client in self._clients.values():
             client.close()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
-        if self.process.stdout:
-            self.process.stdout.close()
 
     def _account(self) -> dict[str, str]:
         return {
@@ -94,20 +88,37 @@ class RunningCloud:
         }
 
 
-def start(state: Path) -> RunningCloud:
+@dataclass
+class RunningCloud(Endpoint):
+    """A local cloud under test."""
+
+    state: Path
+    process: subprocess.Popen[str]
+
+    def close(self) -> None:
+        """Let go of connections, and end the process if it still runs."""
+        self.disconnect()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def start(state: Path, *options: str) -> RunningCloud:
     """Start a local cloud on a free port; the caller closes it."""
-    command = (sys.executable, "-m", "localcloud", "--port", "0", "--state", str(state))
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    command = (sys.executable, "-m", "localcloud", "--port", "0", "--state", str(state), *options)
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | ACCOUNT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     ready = process.stdout.readline()
     assert ready.startswith("local cloud ready: "), ready
-    return RunningCloud(state, process, ready.split()[3])
+    return RunningCloud(ready.split()[3], state, process)
 
 
 @contextmanager
-def local_cloud_on(state: Path) -> Iterator[RunningCloud]:
+def local_cloud_on(state: Path, *options: str) -> Iterator[RunningCloud]:
     """Run a local cloud on a free port until the block ends."""
-    cloud = start(state)
+    cloud = start(state, *options)
     try:
         yield cloud
     finally:
