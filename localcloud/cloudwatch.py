@@ -15,7 +15,7 @@ from moto.cloudwatch.models import CloudWatchBackend, MetricAggregatedDatum, clo
 from localcloud import alarms
 from localcloud.account import ACCOUNT, REGION
 from localcloud.alarms import Alarm, Change, Sample
-from localcloud.delivery import deliver
+from localcloud.delivery import Deliver
 from localcloud.events import Events
 from localcloud.overlay import Method, wrap
 from shared.clock import Clock
@@ -38,8 +38,9 @@ ExecutePolicy = Callable[[str, str], None]
 class MetricAlarms:
     """Evaluates alarms when told to look, and carries out their actions."""
 
-    def __init__(self, events: Events, execute: ExecutePolicy, clock: Clock):
+    def __init__(self, events: Events, deliver: Deliver, execute: ExecutePolicy, clock: Clock):
         self._events = events
+        self._deliver = deliver
         self._execute = execute
         self._clock = clock
         self._lock = RLock()
@@ -105,7 +106,7 @@ class MetricAlarms:
             if action.startswith(alarms.SCALING_ACTION):
                 self._execute(action, change.after.name)
             else:
-                deliver(action, json.dumps(alarms.message(change)), subject=alarms.subject(change))
+                self._deliver(action, json.dumps(alarms.message(change)), subject=alarms.subject(change))
 
     def _alarm(self, record: Any) -> Alarm:
         return Alarm(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Protocol
 
 from moto.core.exceptions import ServiceException
 from moto.sns.models import sns_backends
@@ -12,6 +13,14 @@ from werkzeug.exceptions import HTTPException
 from localcloud.account import ACCOUNT
 
 log = logging.getLogger("localcloud")
+
+
+class Deliver(Protocol):
+    """How a body gets to an SQS queue or an SNS topic. A missing target is logged: nobody waits for an answer."""
+
+    def __call__(self, arn: str, body: str, *, subject: str | None = None, group: str | None = None) -> None:
+        """Send it."""
+        ...
 
 
 def deliver(arn: str, body: str, *, subject: str | None = None, group: str | None = None) -> None:

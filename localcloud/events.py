@@ -13,6 +13,7 @@ from moto.events.models import Rule, events_backends
 
 from localcloud.account import ACCOUNT, REGION
 from localcloud.delivery import deliver
+from localcloud.elsewhere import Elsewhere
 from localcloud.overlay import wrap
 from shared.clock import Clock
 
@@ -26,10 +27,11 @@ _INTERNAL = ("ingestion-time", "replay-name")
 
 
 class Events:
-    """The default bus, as the local cloud's own services use it."""
+    """The default bus, as the local cloud's own services use it; theirs may be elsewhere."""
 
-    def __init__(self, clock: Clock):
+    def __init__(self, clock: Clock, elsewhere: Elsewhere | None):
         self._clock = clock
+        self._elsewhere = elsewhere
 
     def emit(self, source: str, detail_type: str, resources: Sequence[str], detail: Mapping[str, Any]) -> None:
         """Put an event of AWS's own on the bus."""
@@ -37,6 +39,9 @@ class Events:
 
     def publish(self, event: Mapping[str, Any]) -> None:
         """Put a whole event on the bus."""
+        if self._elsewhere:
+            self._elsewhere.publish(event)
+            return
         for rule in list(events_backends[ACCOUNT][REGION].event_buses["default"].rules.values()):
             try:
                 rule.send_to_targets(dict(event))

@@ -10,7 +10,7 @@ from moto.core.exceptions import ServiceException
 from moto.ec2.models import ec2_backends
 
 from localcloud.account import ACCOUNT, REGION
-from localcloud.delivery import deliver
+from localcloud.delivery import Deliver
 from localcloud.events import Events
 from localcloud.groups import Groups, LaunchFailed
 from localcloud.groupvalues import Launched, LaunchInstance, TemplateRef
@@ -21,7 +21,7 @@ from shared.clock import Clock
 GROUP_TAG = "aws:autoscaling:groupName"
 
 
-def make_groups(instances: Instances, machines: Machines, events: Events, clock: Clock) -> Groups:
+def make_groups(instances: Instances, machines: Machines, events: Events, deliver: Deliver, clock: Clock) -> Groups:
     """Return groups that launch and terminate machines, and hear what becomes of them."""
 
     def terminate(instance: str) -> None:
@@ -48,7 +48,7 @@ def make_groups(instances: Instances, machines: Machines, events: Events, clock:
         terminate=terminate,
         disown=_disown,
         publish=events.publish,
-        send=_send,
+        send=lambda arn, body: deliver(arn, json.dumps(body)),
         now=lambda: clock.now().timestamp(),
         account=ACCOUNT,
         region=REGION,
@@ -102,7 +102,3 @@ def _subnet(backend: Any, order: LaunchInstance) -> str | None:
 
 def _disown(instance: str) -> None:
     ec2_backends[ACCOUNT][REGION].delete_tag_keys([instance], [GROUP_TAG])
-
-
-def _send(arn: str, body: Mapping[str, object]) -> None:
-    deliver(arn, json.dumps(body))

@@ -18,8 +18,6 @@ from localcloud import processes
 from localcloud.account import ACCOUNT
 from shared.clock import SystemClock
 
-HOST = "127.0.0.1"
-
 STOP_S = 20.0
 """How long a local cloud may take to end by itself before it is killed."""
 
@@ -31,13 +29,16 @@ class CannotRun(Exception):
     """The local cloud cannot start, or cannot be stopped; the message says why, in a sentence."""
 
 
-def run(port: int, state: Path) -> None:
-    """Run a local cloud until SIGTERM or SIGINT. Raises CannotRun."""
-    with _claimed(state), _listening(port) as listening:
+def run(host: str, port: int, state: Path, messages_endpoint: str | None) -> None:
+    """Run a local cloud until SIGTERM or SIGINT. Raises CannotRun.
+
+    ``messages_endpoint`` is where events and notifications go when they do not stay here.
+    """
+    with _claimed(state), _listening(host, port) as listening:
         _end_leftovers(state)
         _forget(state)
         _log_to(state / "localcloud.log")
-        _serve(listening, state)
+        _serve(listening, state, messages_endpoint)
 
 
 def stop(state: Path) -> None:
@@ -64,7 +65,7 @@ def _running(state: Path, recorded: str) -> CannotRun:
     return _Running(state, int(recorded))
 
 
-def _serve(listening: socket.socket, state: Path) -> None:
+def _serve(listening: socket.socket, state: Path, messages_endpoint: str | None) -> None:
     os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
     try:
@@ -72,7 +73,7 @@ def _serve(listening: socket.socket, state: Path) -> None:
     except ModuleNotFoundError as missing:
         raise CannotRun(f"The local cloud needs {missing.name}; install the extra `localcloud`.") from missing
 
-    cloud = LocalCloud(listening, state, SystemClock())
+    cloud = LocalCloud(listening, state, SystemClock(), messages_endpoint)
     cloud.prepare()
 
     def begin_to_stop(*_: object) -> None:
@@ -80,7 +81,8 @@ def _serve(listening: socket.socket, state: Path) -> None:
 
     signal.signal(signal.SIGTERM, begin_to_stop)
     signal.signal(signal.SIGINT, begin_to_stop)
-    print(f"local cloud ready: http://{HOST}:{listening.getsockname()[1]} (log: {state}/localcloud.log)", flush=True)
+    host, port = listening.getsockname()
+    print(f"local cloud ready: http://{host}:{port} (log: {state}/localcloud.log)", flush=True)
     try:
         cloud.serve()
     finally:
@@ -108,13 +110,13 @@ def _claimed(state: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((HOST, port))
+            listening.bind((host, port))
         except (OSError, OverflowError) as wrong:
-            raise CannotRun(f"The local cloud cannot listen on {HOST}:{port}: {wrong}. Try another --port.") from wrong
+            raise CannotRun(f"The local cloud cannot listen on {host}:{port}: {wrong}. Try another --port.") from wrong
         listening.listen(128)
         yield listening
 

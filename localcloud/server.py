@@ -17,6 +17,8 @@ from localcloud import autoscaling, events, overlay, processes, s3, sqs, templat
 from localcloud.background import repeat
 from localcloud.cloudwatch import MetricAlarms
 from localcloud.commands import Commands
+from localcloud.delivery import deliver
+from localcloud.elsewhere import Elsewhere
 from localcloud.events import Events
 from localcloud.groupworld import make_groups
 from localcloud.images import Images
@@ -29,8 +31,6 @@ from shared.clock import Clock
 
 log = logging.getLogger("localcloud")
 
-HOST = "127.0.0.1"
-
 _FORM = "application/x-www-form-urlencoded"
 
 ALARMS_EVERY_S = 1.0
@@ -42,24 +42,26 @@ REAP_EVERY_S = 0.5
 class LocalCloud:
     """Everything that one ``python -m localcloud`` is made of. One in a process: the overlays are on moto's classes."""
 
-    def __init__(self, listening: socket.socket, state: Path, clock: Clock):
+    def __init__(self, listening: socket.socket, state: Path, clock: Clock, messages_endpoint: str | None):
         self._over = Event()
         self._state = state
         self._clock = clock
         self._processes = Processes(state)
-        self._port: int = listening.getsockname()[1]
-        self.events = Events(clock)
+        host, port = listening.getsockname()
+        self._elsewhere = Elsewhere(messages_endpoint) if messages_endpoint else None
+        reach = self._elsewhere.deliver if self._elsewhere else deliver
+        self.events = Events(clock, self._elsewhere)
         self.instances = Instances(self.events)
-        self.machines = Machines(state, network_of(self._port), self._processes, self.instances.changed)
+        self.machines = Machines(state, network_of(port), self._processes, self.instances.changed)
         self.images = Images(self.events, self.machines)
-        self.groups = make_groups(self.instances, self.machines, self.events, clock)
-        self.alarms = MetricAlarms(self.events, self.groups.alarm_fired, clock)
+        self.groups = make_groups(self.instances, self.machines, self.events, reach, clock)
+        self.alarms = MetricAlarms(self.events, reach, self.groups.alarm_fired, clock)
         commands = Commands(state, self.machines, self._processes, clock, announcing(self.events))
         self.systems_manager = SystemsManager(commands)
         self.schedules = Schedules(self.events, clock)
         self._server: BaseWSGIServer = make_server(
-            HOST,
-            self._port,
+            host,
+            port,
             _keep_bodies(DomainDispatcherApplication(create_backend_app)),
             threaded=True,
             request_handler=MotoRequestHandler,
@@ -81,6 +83,8 @@ class LocalCloud:
         self.systems_manager.install()
         autoscaling.install(self.groups)
         self.images.add_stock_image()
+        if self._elsewhere:
+            self._elsewhere.start(self._over)
         repeat(self._processes.reap_orphans, REAP_EVERY_S, self._over)
         repeat(self.alarms.tick, ALARMS_EVERY_S, self._over)
         repeat(self.groups.tick, GROUPS_EVERY_S, self._over)
