@@ -21,7 +21,7 @@ down: .venv/ready
 
 ## make test    all tests: unit, over the wire, and the story
 test: .venv/ready
-	@$(PYTHON) -m pytest -n 2 --dist loadgroup -m "not story" tests
+	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "not story" tests
 	@$(PYTHON) -m pytest -m story tests
 
 ## make check   lint, types, import rules, templates

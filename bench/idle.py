@@ -32,7 +32,7 @@ async def _measure() -> list[Measurement]:
         stack.enter()
         try:
             stack.start_cloud()
-            await stack.start_services()
+            await stack.start_services(print)
             await asyncio.sleep(SETTLE_S)
             return await _watch(stack)
         finally:

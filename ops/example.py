@@ -16,24 +16,27 @@ BROKEN_VERSION = 3
 """The release of the monolith that does not compile."""
 
 
-async def first_releases(cloud: Cloud, clock: Clock, fleet: Fleet, workspace: Path) -> None:
-    """Publish the first release of each of the example's components and make them the fleet's."""
+async def first_releases(cloud: Cloud, clock: Clock, fleet: Fleet, workspace: Path, scale: float = 1.0) -> None:
+    """Publish the first release of each of the example's components and make them the fleet's.
+
+    ``scale`` is how much there is of them: 1.0 is about 300 MB in 20,000 files.
+    """
     documents = Documents(cloud.objects)
-    libraries = await asyncio.to_thread(_write_libraries, workspace)
-    monolith = await asyncio.to_thread(monolith_release, workspace, 1)
+    libraries = await asyncio.to_thread(_write_libraries, workspace, scale)
+    monolith = await asyncio.to_thread(monolith_release, workspace, 1, scale)
     for component, version, folder in (("libraries", LIBRARIES_VERSION, libraries), ("monolith", "1", monolith)):
         await releases.publish(cloud.objects, component, version, folder)
         await releases.set_current(documents, clock, fleet.fleet, component, version, by="ops")
 
 
-def monolith_release(workspace: Path, version: int) -> Path:
+def monolith_release(workspace: Path, version: int, scale: float = 1.0) -> Path:
     """Generate a version of the monolith and return its folder; each changes 2 % of the files of the one before."""
     out = workspace / f"monolith-{version}"
     if not (out / "monolith").exists():
-        write_monolith(out, Edition(version=version, broken=version == BROKEN_VERSION))
+        write_monolith(out, Edition(version=version, scale=scale, broken=version == BROKEN_VERSION))
     return out / "monolith"
 
 
-def _write_libraries(workspace: Path) -> Path:
-    write_libraries(workspace)
+def _write_libraries(workspace: Path, scale: float) -> Path:
+    write_libraries(workspace, scale=scale)
     return workspace / "libraries"

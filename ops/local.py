@@ -20,16 +20,24 @@ The fleet {fleet} provisions three servers now; that takes a minute. Commands to
   export AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1
   export PATH=$PWD/.venv/bin:$PATH
 
-  aws autoscaling describe-auto-scaling-instances --output table                        # who is there
-  aws s3 cp s3://{bucket}/fleets/{fleet}/membership.json -                              # who takes traffic
+  # who is there; who takes traffic
+  aws autoscaling describe-auto-scaling-instances --output table
+  aws s3 cp s3://{bucket}/fleets/{fleet}/membership.json -
+
+  # bake a golden image; where the pointer is; go back to the image before
   aws sns publish --topic-arn {commands} \\
-      --message '{{"type":"image.bake.requested","fleet":"{fleet}"}}'                   # bake a golden image
-  aws s3 cp s3://{bucket}/fleets/{fleet}/image.json -                                   # the pointer
+      --message '{{"type":"image.bake.requested","fleet":"{fleet}"}}'
+  aws s3 cp s3://{bucket}/fleets/{fleet}/image.json -
   aws sns publish --topic-arn {commands} \\
-      --message '{{"type":"image.rollback.requested","fleet":"{fleet}"}}'               # go back to the image before
+      --message '{{"type":"image.rollback.requested","fleet":"{fleet}"}}'
+
+  # see a server replaced
   aws sns publish --topic-arn {commands} \\
-      --message '{{"type":"server.kill.requested","fleet":"{fleet}","server":"i-..."}}' # see one replaced
+      --message '{{"type":"server.kill.requested","fleet":"{fleet}","server":"i-..."}}'
+
+  # releases; dead letters
   python -m ops release list --fleet {fleet}
+  python -m ops queues list
 
 Logs are in {logs}. End it with: make down
 """
@@ -49,7 +57,7 @@ async def bring_up(folder: Path, port: int, description: Path, say: Callable[[st
     stack.start_cloud()
     try:
         say("creating topics, queues and rules, and starting the six services")
-        await stack.start_services()
+        await stack.start_services(say)
         say("generating and publishing the first releases")
         clock = SystemClock()
         async with open_cloud(OperatorSettings(), "ops", clock) as cloud:

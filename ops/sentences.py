@@ -6,6 +6,7 @@ from localcloud.lifecycle import CannotRun
 from ops.processes import StartFailed
 from ops.releases import Refusal
 from ops.scratch import NotOurs
+from ops.stack import AlreadyRunning
 from shared.cloud import CloudError
 from shared.documents import CorruptDocument
 from shared.fleets import UnknownFleet
@@ -13,6 +14,7 @@ from shared.packing import SourceError
 from shared.releases import UnknownRelease, VersionTaken
 
 EXPECTED = (
+    AlreadyRunning,
     CloudError,
     CannotRun,
     CorruptDocument,

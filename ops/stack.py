@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from deploy.messaging import apply_messaging, service_environment
@@ -22,6 +23,10 @@ CLOUD = "cloud"
 BUCKET = "autoprovisioner"
 ACCOUNT = "000000000000"
 TOPIC_PREFIX = f"arn:aws:sns:us-east-1:{ACCOUNT}:autoprovisioner-"
+
+
+class AlreadyRunning(Exception):
+    """Processes of a stack run in the folder; the message is a sentence for a person."""
 
 
 class Stack:
@@ -68,23 +73,29 @@ class Stack:
         os.environ.update(environment)
 
     def start_cloud(self) -> None:
-        """End what an earlier run left behind, start afresh, and wait until the local cloud answers.
+        """Start the local cloud in an empty folder and wait until it answers.
 
         Raises:
+            AlreadyRunning: a stack runs in this folder, or an interrupted one left processes behind.
             StartFailed: with the local cloud's own sentence (the port is in use).
             NotOurs: the folder has other things in it.
             OSError: the folder cannot be written.
         """
-        self.stop()
+        running = [each.name for each in self.processes.running()]
+        if running:
+            raise AlreadyRunning(
+                f"{', '.join(running)} run in {self._asked_for} already; end them first with: make down"
+            )
+        end_cloud(self.folder / CLOUD)
         self.folder = make_folder(self._asked_for)
         self.processes = Processes(self.folder / PROCESSES)
         command = [sys.executable, "-m", "localcloud", "--port", str(self.port), "--state", str(self.folder / CLOUD)]
         cloud = self.processes.start("localcloud", command, self.environment())
         wait_for_line(cloud, "local cloud ready", READY_TIMEOUT_S)
 
-    async def start_services(self) -> None:
+    async def start_services(self, say: Callable[[str], None]) -> None:
         """Create what the template describes, then start the six services."""
-        await apply_messaging()
+        await apply_messaging(say=say)
         for service in SERVICES:
             await self.start_service(service)
 

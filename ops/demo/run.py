@@ -73,11 +73,11 @@ async def _scene(stack: Stack, description: Path) -> AsyncIterator[Scene]:
     stack.enter()
     screen.headline("Set-up")
     screen.say("starting the local cloud: EC2, Auto Scaling, SSM, S3, SQS, SNS, EventBridge, CloudWatch on one port")
+    await asyncio.to_thread(stack.start_cloud)
     try:
-        await asyncio.to_thread(stack.start_cloud)
         async with open_clients() as clients, open_cloud(OperatorSettings(), "ops", clock) as cloud:
             screen.say("creating topics, queues and rules from the template, and starting the six services")
-            await stack.start_services()
+            await stack.start_services(screen.say)
             witness = await open_witness(clients, TOPIC_PREFIX)
             screen.say("generating and publishing the first releases: tens of thousands of files")
             await first_releases(cloud, clock, fleet, stack.folder / "releases")
