@@ -10,14 +10,17 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import first_setup, idle, story
+from bench import consumer, delay, first_setup, idle, startup, story
 from bench.measurement import Measurement
 
 RESULTS = Path(__file__).with_name("results.json")
 
 BENCHMARKS: dict[str, Callable[[], list[Measurement]]] = {
+    "consumer": consumer.measure,
+    "delay": delay.measure,
     "first_setup": first_setup.measure,
     "idle": idle.measure,
+    "startup": startup.measure,
     "story": story.measure,
 }
 
