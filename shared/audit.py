@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared import metrics
 from shared.clock import Clock
 from shared.documents import Documents
 from shared.names import ServiceName
@@ -36,3 +37,4 @@ class Audits:
             at=now,
         )
         await self._documents.create(key, audit)
+        metrics.disrupted(fleet, action)

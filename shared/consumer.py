@@ -18,6 +18,7 @@ from shared.cloud import CloudError, QueueMessage, QueuePort
 from shared.events import Ignorable, Incoming, Unparseable, parse
 from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
 from shared.telemetry import bound_to
+from shared.tracing import ATTRIBUTES_LIMIT, failed, handling
 
 log = structlog.get_logger()
 
@@ -58,8 +59,6 @@ STOP_S = 20
 """What handlers get to finish in after ``stop``; ECS kills after 30 s."""
 
 REASON_LIMIT = 1000
-ATTRIBUTES_LIMIT = 10
-"""SQS allows a message no more attributes."""
 
 
 def about(incoming: Incoming) -> str:
@@ -115,10 +114,12 @@ class Consumer:
         clock: Clock,
         randomness: random.Random,
         *,
+        queue_name: str = "",
         key: Callable[[Incoming], str] = about,
         heartbeat_file: Path | None = None,
     ) -> None:
         self._queue = queue
+        self._queue_name = queue_name
         self._handler = handler
         self._clock = clock
         self._random = randomness
@@ -159,6 +160,7 @@ class Consumer:
             failures = 0
             for message in messages:
                 self._accept(message)
+            await asyncio.sleep(0)  # handlers start first: making the next request takes a millisecond
 
     def _backoff(self, failures: int) -> float:
         return min(LONGEST_BACKOFF_S, 2.0 ** min(failures, 10)) * self._random.uniform(0.5, 1)
@@ -199,10 +201,13 @@ class Consumer:
             del self._lanes[key]
 
     async def _work(self, held: _Held) -> None:
-        with bound_to(held.message.id, None if isinstance(held.incoming, Unparseable) else held.incoming):
+        message, incoming = held.message, held.incoming
+        bound = bound_to(message.id, None if isinstance(incoming, Unparseable) else incoming)
+        with bound, handling(self._queue_name, message, incoming, self._clock) as handled:
             outcome = await self._outcome(held)
+            handled.answered(outcome)
             try:
-                await self._settle(held.message, outcome)
+                await self._settle(message, outcome)
             except CloudError as error:
                 log.warning("not settled; it will come again", error=type(error).__name__, why=str(error))
         self._release(held)
@@ -220,6 +225,7 @@ class Consumer:
         try:
             return await self._handler(held.incoming)
         except CloudError as error:
+            failed(error)
             return Retry(f"{type(error).__name__}: {error}")
         except asyncio.CancelledError:
             if not held.overdue or held.task is None:
@@ -228,6 +234,7 @@ class Consumer:
             return Retry(f"handling took more than {LONGEST_S} s")
         except Exception as error:
             log.exception("the handler failed")
+            failed(error)
             return Retry(f"{type(error).__name__}: {error}")
         finally:
             held.task = None

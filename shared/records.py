@@ -94,6 +94,8 @@ class Bake(Record):
 
     bake: BakeId
     fleet: FleetName
+    trace: str | None = None
+    """The ``traceparent`` of the message that began it: what is done for the bake goes on from there."""
     stage: Literal["builder", "provision", "snapshot", "proof", "ready", "failed"] = "builder"
     requested: datetime
     by: str
@@ -126,6 +128,8 @@ class Launch(Record):
     server: ServerId
     image: ImageId
     claimed: datetime
+    trace: str | None = None
+    """The ``traceparent`` of the message that began it: what is done for the launch goes on from there."""
     releases: dict[ComponentName, Version] = Field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
     result: Literal["running", "ready", "failed"] = "running"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import sys
@@ -15,6 +16,7 @@ import structlog
 
 from shared.alerts import Alerts
 from shared.aws import Cloud, open_cloud
+from shared.aws.queues import queue_name
 from shared.clock import Clock, SystemClock
 from shared.cloud import AlarmsPort, CommandsPort, GroupsPort, HealthPort, ObjectsPort, PublisherPort, ServersPort
 from shared.consumer import Consumer
@@ -25,7 +27,7 @@ from shared.messages import Envelope
 from shared.names import ServiceName
 from shared.outcome import Done, Outcome, Reject, Retry
 from shared.settings import ServiceSettings, SettingsError, read_settings
-from shared.telemetry import configure_logs
+from shared.telemetry import configure_logs, exporting
 
 log = structlog.get_logger()
 
@@ -74,7 +76,8 @@ def run_service(name: ServiceName, make_handler: Callable[[Services], Handler]) 
         sys.exit(EXIT_SETTINGS)
     clock = SystemClock()
     configure_logs(settings.log_format, name, clock)
-    asyncio.run(_serve(name, make_handler, settings, clock))
+    with exporting(name, os.environ, clock):
+        asyncio.run(_serve(name, make_handler, settings, clock))
     sys.exit(0)
 
 
@@ -85,7 +88,14 @@ async def _serve(
         services = bundle(name, cloud, clock, random.Random())  # noqa: S311  jitter, no secrets
         handle = guarded(make_handler(services), services.alerts, settings.bucket)
         assert cloud.queue is not None, "the settings name a queue"
-        consumer = Consumer(cloud.queue, handle, clock, services.random, heartbeat_file=settings.heartbeat_file)
+        consumer = Consumer(
+            cloud.queue,
+            handle,
+            clock,
+            services.random,
+            queue_name=queue_name(settings.queue_url),
+            heartbeat_file=settings.heartbeat_file,
+        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, consumer.stop)

@@ -1,29 +1,34 @@
-"""Logs: one JSON object a line on stdout (or coloured text for people), with what the message is about bound to it."""
+"""Logs: one JSON object a line on stdout (or coloured text for people), with what the message is about bound to it.
+
+Traces and metrics go where OpenTelemetry's own variables say, if they say so.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-from collections.abc import MutableMapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import orjson
 import structlog
+from opentelemetry import trace
 from structlog.typing import EventDict, Processor
 
 from shared.clock import Clock
 from shared.events import Incoming
+from shared.tracing import ABOUT
 
-BOUND = ("fleet", "server", "image", "bake", "command", "name", "key")
-"""Fields of messages and events that every log line written while they are handled carries."""
+Signal = Literal["traces", "metrics"]
+SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
 
 
 def configure_logs(log_format: Literal["json", "console"], service: str, clock: Clock) -> None:
     """Send the logs of this process to stdout; those of libraries (warnings and worse) in the same form."""
     shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level]
-    shared.append(_Stamp(service, clock))
+    shared += [_Stamp(service, clock), _add_trace]
     last: list[Processor]
     if log_format == "json":
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
@@ -48,8 +53,41 @@ def configure_logs(log_format: Literal["json", "console"], service: str, clock: 
 def bound_to(message: str, incoming: Incoming | None) -> AbstractContextManager[None]:
     """Bind a message's id, and what it is about, to all log lines written inside."""
     fields = vars(incoming) if incoming else {}
-    about = {"message": message, **{name: fields[name] for name in BOUND if fields.get(name)}}
+    about = {"message": message, **{name: fields[name] for name in ABOUT if fields.get(name)}}
     return structlog.contextvars.bound_contextvars(**about)
+
+
+def wanted_signals(environment: Mapping[str, str]) -> tuple[Signal, ...]:
+    """Return what is to be exported: that which has an endpoint, and nothing when the SDK is disabled. Pure."""
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return ()
+    every = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return tuple(each for each in SIGNALS if every or environment.get(f"OTEL_EXPORTER_OTLP_{each.upper()}_ENDPOINT"))
+
+
+@contextmanager
+def exporting(service: str, environment: Mapping[str, str], clock: Clock) -> Iterator[None]:
+    """Export traces and metrics while inside, and flush them at the end; the SDK is not even loaded otherwise."""
+    signals = wanted_signals(environment)
+    if not signals:
+        yield
+        return
+    from shared.exporting import start_exporting  # noqa: PLC0415  a fifth of the start-up time, for those who want it
+
+    flush = start_exporting(service, signals, clock)
+    try:
+        yield
+    finally:
+        flush()
+
+
+def _add_trace(logger: Any, method: str, event: EventDict) -> EventDict:
+    """Add which trace and span a line belongs to."""
+    here = trace.get_current_span().get_span_context()
+    if here.is_valid:
+        event["trace_id"] = trace.format_trace_id(here.trace_id)
+        event["span_id"] = trace.format_span_id(here.span_id)
+    return event
 
 
 class _Stamp:

@@ -46,6 +46,8 @@ from shared.messages import ImageBakeFailed, ImageBakeRequested, ImageReady, Tic
 from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
 from shared.records import Attempt, Bake, Baking, bake_key, baking_key
 from shared.runs import NoPlan, Runs
+from shared.runspans import trace_bake
+from shared.tracing import joined, traceparent
 
 log = structlog.get_logger()
 
@@ -131,7 +133,14 @@ class Baker:
             return Done(f"{fleet.fleet} has had its {DAILY_BUDGET} bakes of the day")
         if not await self._claimed(fleet.fleet, bake, latest):
             return LookAgain(1, f"another bake of {fleet.fleet} began meanwhile")
-        record = Bake(bake=bake, fleet=fleet.fleet, requested=self._clock.now(), by=request.by, reason=request.reason)
+        record = Bake(
+            bake=bake,
+            fleet=fleet.fleet,
+            requested=self._clock.now(),
+            by=request.by,
+            reason=request.reason,
+            trace=traceparent(),
+        )
         await self._documents.create(bake_key(fleet.fleet, bake), record)
         return await self._advance(fleet, bake)
 
@@ -211,7 +220,8 @@ class Baker:
             sight = await self._look(fleet, bake)
             if sight is None:
                 return Done(f"there is no record of bake {bake}")
-            outcome = await self._act(sight)
+            with joined(sight.bake.trace, "go on with bake"):
+                outcome = await self._act(sight)
             if outcome is not None:
                 return outcome
         return Retry(f"bake {bake} changed {ROUNDS} times while it was looked at")
@@ -306,11 +316,12 @@ class Baker:
             bake, stage="failed", step=action.step, failure=action.reason, log_tail=action.log_tail[-LOG_TAIL_LIMIT:]
         )
 
-    async def _change(self, bake: Bake, **update: object) -> None:
+    async def _change(self, bake: Bake, **update: object) -> Bake | None:
         """Write into the record, unless it has moved on since it was read: then the next look decides."""
-        await self._documents.change(
+        written = await self._documents.change(
             Bake, bake_key(bake.fleet, bake.bake), lambda old: old.model_copy(update=update) if old == bake else None
         )
+        return written.document if written.changed else None
 
     async def _settle(self, fleet: Fleet, bake: Bake) -> Outcome | None:
         """Clean up and tell; ``ended`` comes last, so a crash repeats what is missing."""
@@ -321,7 +332,9 @@ class Baker:
             await self._tell_ready(bake, now)
         else:
             await self._tell_failed(fleet, bake, now)
-        await self._change(bake, ended=now, seconds=(now - bake.requested).total_seconds())
+        ended = await self._change(bake, ended=now, seconds=(now - bake.requested).total_seconds())
+        if ended is not None:
+            trace_bake(ended)
         return None
 
     async def _left_over(self, bake: Bake) -> list[str]:

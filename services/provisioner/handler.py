@@ -34,6 +34,8 @@ from shared.names import LAUNCH_HOOK
 from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.records import Attempt, Launch, alert_key, launch_key
 from shared.runs import NoPlan, Pause, Runs
+from shared.runspans import trace_launch
+from shared.tracing import joined, traceparent
 
 log = structlog.get_logger()
 
@@ -143,7 +145,8 @@ class Provisioner:
             sight = await self._look(fleet, server)
             if sight is None:
                 return Done(f"no Auto Scaling group of ours is called {fleet.fleet}")
-            outcome = await self._act(sight)
+            with joined(sight.launch.trace if sight.launch else None, "go on with launch"):
+                outcome = await self._act(sight)
             if outcome is not None:
                 return outcome
         return Retry(f"{server} changed {ROUNDS} times while it was looked at")
@@ -198,7 +201,13 @@ class Provisioner:
         return Done(f"{action.reason}, and no launch hook waits for it")
 
     async def _claim(self, sight: Sight, action: Claim) -> None:
-        launch = Launch(fleet=sight.fleet.fleet, server=sight.server, image=action.image, claimed=sight.now)
+        launch = Launch(
+            fleet=sight.fleet.fleet,
+            server=sight.server,
+            image=action.image,
+            claimed=sight.now,
+            trace=traceparent(),
+        )
         await self._documents.create(launch_key(launch.fleet, launch.server), launch)
 
     async def _run(self, sight: Sight, action: Run) -> Outcome | None:
@@ -303,7 +312,9 @@ class Provisioner:
                 return None
             return old.model_copy(update={"result": result, "ended": now, "reason": reason})
 
-        await self._documents.change(Launch, launch_key(launch.fleet, launch.server), end)
+        written = await self._documents.change(Launch, launch_key(launch.fleet, launch.server), end)
+        if written.changed and written.document is not None:
+            trace_launch(written.document)
 
     async def _clear_alerts(self, fleet: str) -> None:
         """A server came through: what stood in the way of launches has passed."""

@@ -21,8 +21,10 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
+from opentelemetry.trace import SpanKind
 
 from shared.cloud import CloudError, Conflict, Denied, Incomplete, NotFound, Refused, Throttled, Unavailable
+from shared.tracing import calling
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -139,6 +141,10 @@ _BY_EXCEPTION: tuple[tuple[tuple[type[Exception], ...], type[CloudError]], ...] 
 )
 
 
+_SENDS = ("Publisher.publish", "Queue.send", "Queue.send_dead")
+"""Whoever receives what these send goes on from them in the trace."""
+
+
 def error_code(error: Exception) -> str:
     """Return AWS's code for the error, or "" for one that is not an answer of AWS."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
@@ -168,14 +174,17 @@ def translate(error: Exception) -> CloudError:
 
 
 def translated(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Make an adapter's method raise CloudError in place of whatever aiobotocore raises."""
+    """Make an adapter's method raise CloudError in place of whatever aiobotocore raises, and show up in the trace."""
+    name = method.__qualname__
+    kind = SpanKind.PRODUCER if name in _SENDS else SpanKind.CLIENT
 
     @wraps(method)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return await method(*args, **kwargs)
-        except FAULTS as error:
-            raise translate(error) from error
+        with calling(name, kind):
+            try:
+                return await method(*args, **kwargs)
+            except FAULTS as error:
+                raise translate(error) from error
 
     return call
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, get_args
 
+from shared import metrics
 from shared.aws.errors import translated
 from shared.clock import Clock
 from shared.messages import Alert, Command, Fact, Message
 from shared.names import TopicName
+from shared.tracing import carried, sending
 
 if TYPE_CHECKING:
     from types_aiobotocore_sns import SNSClient
@@ -47,5 +49,13 @@ class Publisher:
     async def publish(self, message: Message) -> None:
         """Publish a fact, a request or an alert, signed with our source. Delivery is at least once."""
         topic = self._topic_prefix + topic_of(message)
+        sending("aws.sns", topic.rsplit(":", 1)[-1])
         signed = message.model_copy(update={"source": self._source, "time": message.time or self._clock.now()})
-        await (await self._client()).publish(TopicArn=topic, Message=signed.model_dump_json(exclude_none=True))
+        await (await self._client()).publish(
+            TopicArn=topic,
+            Message=signed.model_dump_json(exclude_none=True),
+            MessageAttributes={
+                name: {"DataType": "String", "StringValue": value} for name, value in carried({}).items()
+            },
+        )
+        metrics.published(message)

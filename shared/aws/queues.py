@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from shared.aws.errors import translated
 from shared.aws.lots import lots
 from shared.cloud import QueueMessage
+from shared.tracing import carried, sending
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
@@ -75,17 +76,24 @@ class Queue:
     async def send(self, body: str, delay_s: int, attributes: Mapping[str, str]) -> None:
         """Send to the queue itself; it can be received after ``delay_s`` (0 to 900) seconds."""
         client = await self._client()
+        sending("aws_sqs", queue_name(self._url))
         await client.send_message(
-            QueueUrl=self._url, MessageBody=body, DelaySeconds=delay_s, MessageAttributes=_strings(attributes)
+            QueueUrl=self._url, MessageBody=body, DelaySeconds=delay_s, MessageAttributes=_strings(carried(attributes))
         )
 
     @translated
     async def send_dead(self, body: str, attributes: Mapping[str, str]) -> None:
         """Send to the dead-letter queue."""
         client = await self._client()
+        sending("aws_sqs", queue_name(self._dead_letter_url))
         await client.send_message(
-            QueueUrl=self._dead_letter_url, MessageBody=body, MessageAttributes=_strings(attributes)
+            QueueUrl=self._dead_letter_url, MessageBody=body, MessageAttributes=_strings(carried(attributes))
         )
+
+
+def queue_name(url: str) -> str:
+    """Return the name that a queue's URL ends in. Pure."""
+    return url.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _received(message: MessageTypeDef) -> QueueMessage:
