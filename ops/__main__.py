@@ -311,12 +311,12 @@ def _progress(output: str) -> Callable[[int, int], None] | None:
 @contextmanager
 def _sentences() -> Iterator[None]:
     """Turn what a person can mend into one sentence and exit code 2; everything else keeps its traceback."""
-    from ops.sentences import EXPECTED
+    from ops.sentences import EXPECTED, sentence
 
     try:
         yield
     except EXPECTED as error:
-        typer.secho(str(error), fg="red", err=True)
+        typer.secho(sentence(error), fg="red", err=True)
         raise typer.Exit(2) from error
 
 

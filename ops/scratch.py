@@ -17,17 +17,23 @@ PLENTY_BYTES = 12_000_000_000
 """Six servers, two images and the releases take about half of it."""
 
 
-class NotOurs(Exception):
-    """The folder holds what no stack put there; the message is a sentence for a person."""
+class UnusableFolder(Exception):
+    """The folder cannot be made, or holds what no stack put there; the message is a sentence for a person."""
 
 
 def make_folder(folder: Path) -> Path:
     """Make the folder (a link into memory where there is plenty of it), empty, and return where it really is.
 
     Raises:
-        NotOurs: it has something in it that no stack put there; nothing was touched.
-        OSError: it cannot be written.
+        UnusableFolder: it cannot be written, or has something in it that no stack put there; nothing was touched.
     """
+    try:
+        return _made(folder)
+    except OSError as error:
+        raise UnusableFolder(f"{folder} cannot be used: {error.strerror}; name another with --folder") from error
+
+
+def _made(folder: Path) -> Path:
     if not folder.exists() and _plenty():
         name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
         target = MEMORY / f"autoprovisioner-{name}"
@@ -37,7 +43,7 @@ def make_folder(folder: Path) -> Path:
         folder.symlink_to(target)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / OURS).exists():
-        raise NotOurs(f"{folder} has other things in it; name an empty or new folder with --folder")
+        raise UnusableFolder(f"{folder} has other things in it; name an empty or new folder with --folder")
     (folder / OURS).touch()
     empty_folder(folder)
     return folder.resolve()

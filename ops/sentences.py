@@ -5,9 +5,9 @@ from deploy.yamllines import FleetError
 from localcloud.lifecycle import CannotRun
 from ops.processes import StartFailed
 from ops.releases import Refusal
-from ops.scratch import NotOurs
+from ops.scratch import UnusableFolder
 from ops.stack import AlreadyRunning
-from shared.cloud import CloudError
+from shared.cloud import CloudError, Denied
 from shared.documents import CorruptDocument
 from shared.fleets import UnknownFleet
 from shared.packing import SourceError
@@ -20,7 +20,7 @@ EXPECTED = (
     CorruptDocument,
     DeployError,
     FleetError,
-    NotOurs,
+    UnusableFolder,
     OSError,
     Refusal,
     SourceError,
@@ -29,3 +29,12 @@ EXPECTED = (
     UnknownRelease,
     VersionTaken,
 )
+
+
+def sentence(error: Exception) -> str:
+    """Return what to tell a person about an expected error: what is wrong, and what to do next."""
+    if isinstance(error, Denied):
+        return f"AWS refuses: {error}. Set the AWS_* variables (for a stack on this machine, as 'make up' prints them)."
+    if isinstance(error, CloudError):
+        return f"AWS: {error}"
+    return str(error)

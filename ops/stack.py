@@ -78,8 +78,7 @@ class Stack:
         Raises:
             AlreadyRunning: a stack runs in this folder, or an interrupted one left processes behind.
             StartFailed: with the local cloud's own sentence (the port is in use).
-            NotOurs: the folder has other things in it.
-            OSError: the folder cannot be written.
+            UnusableFolder: the folder cannot be written, or has other things in it.
         """
         running = [each.name for each in self.processes.running()]
         if running:

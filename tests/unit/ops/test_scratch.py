@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ops import scratch
-from ops.scratch import NotOurs, empty_folder, make_folder
+from ops.scratch import UnusableFolder, empty_folder, make_folder
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path: Pa
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("dear")
 
-    with pytest.raises(NotOurs, match="name an empty or new folder"):
+    with pytest.raises(UnusableFolder, match="name an empty or new folder"):
         make_folder(tmp_path / "letters")
     empty_folder(tmp_path / "letters")
 
@@ -60,3 +60,8 @@ def test_a_folder_is_handed_out_empty(tmp_path: Path) -> None:
     (folder / "left-over").touch()
 
     assert not (make_folder(tmp_path / "stack") / "left-over").exists()
+
+
+def test_a_folder_that_cannot_be_made_gets_a_sentence() -> None:
+    with pytest.raises(UnusableFolder, match="/proc/nope cannot be used: .*; name another"):
+        make_folder(Path("/proc/nope"))
