@@ -63,5 +63,5 @@ def test_a_folder_is_handed_out_empty(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_made_gets_a_sentence() -> None:
-    with pytest.raises(UnusableFolder, match="/proc/nope cannot be used: .*; name another"):
+    with pytest.raises(UnusableFolder, match=r"/proc/nope cannot be used: .*; name another"):
         make_folder(Path("/proc/nope"))
