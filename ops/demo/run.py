@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from deploy.fleet import read_fleet
 from ops.demo import report
 from ops.demo.journal import Journal
 from ops.demo.report import Stage
-from ops.demo.scene import Scene, StageFailed
+from ops.demo.scene import Played, Scene, StageFailed
 from ops.demo.screen import Screen
 from ops.demo.story import STAGES, Play
 from ops.demo.traffic import Traffic
@@ -22,11 +22,12 @@ from ops.demo.witness import listen, open_witness
 from ops.example import first_releases
 from ops.settings import OperatorSettings
 from ops.stack import TOPIC_PREFIX, Stack
-from shared.aws import open_cloud
-from shared.aws.session import open_clients
+from shared.aws import Cloud, open_cloud
+from shared.aws.session import Clients, open_clients
 from shared.clock import SystemClock
 from shared.cloud import CloudError
 from shared.documents import CorruptDocument, Documents
+from shared.fleet import Fleet
 
 
 async def run_demo(folder: Path, port: int, description: Path, report_folder: Path) -> int:
@@ -37,15 +38,20 @@ async def run_demo(folder: Path, port: int, description: Path, report_folder: Pa
         StartFailed: the local cloud did not start.
     """
     async with _scene(Stack(folder, port), description) as scene:
-        for number, (name, play) in enumerate(STAGES, 1):
-            scene.screen.headline(f"{number}. {name}")
-            if not await _play(scene, name, play):
-                break
+        await play_stages(scene, STAGES)
         scene.result.requests_served = scene.traffic.served
         scene.result.requests_failed = len(scene.traffic.failures)
         page = await asyncio.to_thread(report.write, report_folder, scene.result, scene.journal)
     _close(scene, page)
     return 0 if scene.result.ok and len(scene.result.stages) == len(STAGES) else 1
+
+
+async def play_stages(scene: Scene, stages: Sequence[tuple[str, Play]]) -> None:
+    """Play the stages in order, up to the first that fails; the scene's result has how each ended."""
+    for number, (name, play) in enumerate(stages, 1):
+        scene.screen.headline(f"{number}. {name}")
+        if not await _play(scene, name, play):
+            return
 
 
 async def _play(scene: Scene, name: str, play: Play) -> bool:
@@ -68,8 +74,7 @@ async def _scene(stack: Stack, description: Path) -> AsyncIterator[Scene]:
     """Start everything that the story plays on; end it afterwards, whatever happened."""
     fleet = read_fleet(description)
     clock = SystemClock()
-    journal = Journal()
-    screen = Screen(journal, clock)
+    screen = Screen(Journal(), clock)
     stack.enter()
     screen.headline("Set-up")
     screen.say("starting the local cloud: EC2, Auto Scaling, SSM, S3, SQS, SNS, EventBridge, CloudWatch on one port")
@@ -78,23 +83,38 @@ async def _scene(stack: Stack, description: Path) -> AsyncIterator[Scene]:
         async with open_clients() as clients, open_cloud(OperatorSettings(), "ops", clock) as cloud:
             screen.say("creating topics, queues and rules from the template, and starting the six services")
             await stack.start_services(screen.say)
-            witness = await open_witness(clients, TOPIC_PREFIX)
             screen.say("generating and publishing the first releases: tens of thousands of files")
             await first_releases(cloud, clock, fleet, stack.folder / "releases")
-            traffic = Traffic(cloud.objects, fleet.fleet, urlsplit(fleet.health.url).port or 80, clock)
-            workspace = stack.folder / "releases"
-            documents = Documents(cloud.objects)
-            scene = Scene(stack, clients, cloud, documents, fleet, journal, screen, traffic, clock, workspace)
-            with screen:
-                for work in (listen(clients, witness, journal), scene.watch(), traffic.run()):
-                    scene.background.append(asyncio.create_task(work))
-                try:
-                    yield scene
-                finally:
-                    await _cancel(scene.background)
+            scene = make_scene(stack, clients, cloud, fleet, screen, stack.folder / "releases")
+            async with watched(scene):
+                yield scene
     finally:
         screen.say("ending everything")
         await asyncio.to_thread(stack.stop)
+
+
+def make_scene(
+    stack: Played, clients: Clients, cloud: Cloud, fleet: Fleet, screen: Screen, workspace: Path, scale: float = 1.0
+) -> Scene:
+    """Return the scene of a story on a stack."""
+    traffic = Traffic(cloud.objects, fleet.fleet, urlsplit(fleet.health.url).port or 80, screen.clock)
+    documents = Documents(cloud.objects)
+    return Scene(
+        stack, clients, cloud, documents, fleet, screen.journal, screen, traffic, screen.clock, workspace, scale
+    )
+
+
+@asynccontextmanager
+async def watched(scene: Scene) -> AsyncIterator[None]:
+    """Have a witness write the journal, the screen follow it, and users ask for pages, until the block ends."""
+    witness = await open_witness(scene.clients, TOPIC_PREFIX)
+    with scene.screen:
+        for work in (listen(scene.clients, witness, scene.journal), scene.watch(), scene.traffic.run()):
+            scene.background.append(asyncio.create_task(work))
+        try:
+            yield
+        finally:
+            await _cancel(scene.background)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

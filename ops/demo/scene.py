@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 import orjson
@@ -17,7 +17,6 @@ from ops.demo.journal import Journal
 from ops.demo.report import Result
 from ops.demo.screen import Screen
 from ops.demo.traffic import Traffic
-from ops.stack import Stack
 from shared.aws import Cloud
 from shared.aws.session import Clients
 from shared.clock import Clock
@@ -49,11 +48,40 @@ class StageFailed(Exception):
     """A stage did not end as it should. The message is the reason, for a person."""
 
 
+class Played(Protocol):
+    """What a story is played on: a system that runs, whoever started it."""
+
+    @property
+    def url(self) -> str:
+        """Where queues and topics are."""
+        ...
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment for an operator's commands."""
+        ...
+
+    def topic_arn(self, name: str) -> str:
+        """Return the ARN of one of our topics."""
+        ...
+
+    def queue_url(self, service: ServiceName) -> str:
+        """Return the URL of a service's queue."""
+        ...
+
+    async def start_service(self, service: ServiceName) -> None:
+        """Start a service that was killed."""
+        ...
+
+    def kill_service(self, service: ServiceName) -> None:
+        """End a service with SIGKILL."""
+        ...
+
+
 @dataclass
 class Scene:
     """Everything that a stage may look at or touch."""
 
-    stack: Stack
+    stack: Played
     clients: Clients
     cloud: Cloud
     documents: Documents
@@ -63,6 +91,9 @@ class Scene:
     traffic: Traffic
     clock: Clock
     workspace: Path
+    scale: float = 1.0
+    """How much there is of the example; see ``first_releases``."""
+
     result: Result = field(default_factory=Result)
     background: list[asyncio.Task[None]] = field(default_factory=list)
     """What runs beside the stages until the end; an error in it ends the story."""

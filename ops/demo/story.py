@@ -23,8 +23,16 @@ SYNCED_FILES_STEPS = frozenset({"monolith", "compile", "service", "health"})
 """The steps that a change below ``src/`` touches."""
 
 
-async def _launch_from_stock(scene: Scene) -> None:
+async def launch_from_stock(scene: Scene) -> None:
+    """Make the fleet, and measure how its first servers come about."""
     await apply_group(scene.fleet)
+    launches = await launched_from_stock(scene)
+    scene.result.full_provisioning_s = statistics.median(_launch_seconds(scene, each.server) for each in launches)
+    scene.result.full_bytes = _moved(launches[0])
+
+
+async def launched_from_stock(scene: Scene) -> list[Launch]:
+    """Judge the first servers of a fleet that was just made; return the records of their launches."""
     serving = await scene.until("three servers at work", scene.at_strength, FULL_TIMEOUT_S)
     stock = await scene.cloud.servers.stock_image(scene.fleet.stock)
     launches = []
@@ -35,11 +43,11 @@ async def _launch_from_stock(scene: Scene) -> None:
         scene.check(not skipped, f"{server} skipped {sorted(skipped)} although its ledger was empty")
         scene.check((await scene.health(server))["monolith"] == "1", f"{server} does not serve release 1")
         launches.append(launch)
-    scene.result.full_provisioning_s = statistics.median(_launch_seconds(scene, server) for server in serving)
-    scene.result.full_bytes = _moved(launches[0])
+    return launches
 
 
-async def _bake(scene: Scene) -> None:
+async def bake(scene: Scene) -> None:
+    """Have an image baked, and judge it."""
     await scene.publish_command(type="image.bake.requested", fleet=scene.fleet.fleet, by="demo")
     pointer = await scene.until("the pointer at a new image", scene.pointer, FULL_TIMEOUT_S)
     await _check_image(scene, pointer)
@@ -48,7 +56,8 @@ async def _bake(scene: Scene) -> None:
     scene.check(len(done) == len(scene.fleet.plan), f"the bake ran only {sorted(done)}; it must run every step")
 
 
-async def _chaos_kill(scene: Scene) -> None:
+async def chaos_kill(scene: Scene) -> None:
+    """Have chaos kill a server, and judge its replacement."""
     before = await scene.in_service()
     asked = len(scene.journal.messages)
     await scene.tick("chaos")
@@ -79,7 +88,8 @@ async def _chaos_kill(scene: Scene) -> None:
     )
 
 
-async def _new_release(scene: Scene) -> None:
+async def new_release(scene: Scene) -> None:
+    """Publish a release, and judge what a replacement does about it."""
     await _release(scene, "2")
     server = await _kill_one(scene)
     launch = await _launch_record(scene, server)
@@ -94,7 +104,8 @@ async def _new_release(scene: Scene) -> None:
     await scene.publish_command(type="image.bake.requested", fleet=scene.fleet.fleet, by="demo")
 
 
-async def _disable(scene: Scene) -> None:
+async def disable(scene: Scene) -> None:
+    """Disable a server, and judge what becomes of it."""
     before = await scene.in_service()
     victim = min(before)
     await scene.publish_command(
@@ -108,7 +119,8 @@ async def _disable(scene: Scene) -> None:
     scene.check("monolith" in await scene.health(victim), f"{victim} is kept aside but does not answer")
 
 
-async def _load(scene: Scene) -> None:
+async def load(scene: Scene) -> None:
+    """Let the load rise and fall, and judge who comes and who goes."""
     failed = len(scene.traffic.failures)
     metrics = asyncio.create_task(_publish_load(scene))
     try:
@@ -128,7 +140,8 @@ async def _load(scene: Scene) -> None:
     scene.check(not new, f"{len(new)} requests failed while the fleet grew and shrank: {new[:1]}")
 
 
-async def _roll_back(scene: Scene) -> None:
+async def roll_back(scene: Scene) -> None:
+    """Go back to the first image, and judge what the next launch uses."""
     first = (await scene.bakes())[0].image
     await scene.until("the second image", _pointer_other_than(scene, first), FULL_TIMEOUT_S)
     await scene.publish_command(
@@ -141,7 +154,8 @@ async def _roll_back(scene: Scene) -> None:
     scene.check(launch.image == first, f"{server} started from {launch.image}, not from the older image {first}")
 
 
-async def _broken_release(scene: Scene) -> None:
+async def broken_release(scene: Scene) -> None:
+    """Publish a release that cannot be built, judge what it does and does not do, and mend it."""
     alerts = len(scene.journal.alerts)
     await _release(scene, "3")
     before = await scene.in_service()
@@ -166,7 +180,8 @@ async def _broken_release(scene: Scene) -> None:
     scene.check(raised == 1, f"{raised} alerts were raised for one cause; it must be one")
 
 
-async def _crash(scene: Scene) -> None:
+async def crash(scene: Scene) -> None:
+    """Kill two services in the middle of a launch, and judge how it ends."""
     before = await scene.in_service()
     victim = min(before)
     await _ask_for_kill(scene, victim)
@@ -190,15 +205,15 @@ async def _crash(scene: Scene) -> None:
 Play = Callable[[Scene], Awaitable[None]]
 
 STAGES: tuple[tuple[str, Play], ...] = (
-    ("Three servers wanted, none there: three launch from the stock image and run the full plan", _launch_from_stock),
-    ("A bake from the stock image; the pointer moves to the new image", _bake),
-    ("Chaos asks for a kill; a new server from the golden image takes over", _chaos_kill),
-    ("A new release, 2 % of the files changed: a replacement runs only what it touches", _new_release),
-    ("An operator disables a server with one AWS CLI message: it is replaced and kept aside", _disable),
-    ("Load rises: three become six; it falls: three leave, each announced before it stops", _load),
-    ("An operator rolls the image back with one AWS CLI message: the next launch uses it", _roll_back),
-    ("A release whose build fails: one loud alert, nobody in service is touched, and mending heals", _broken_release),
-    ("Provisioner and registry are killed in the middle of a launch: it completes, once", _crash),
+    ("Three servers wanted, none there: three launch from the stock image and run the full plan", launch_from_stock),
+    ("A bake from the stock image; the pointer moves to the new image", bake),
+    ("Chaos asks for a kill; a new server from the golden image takes over", chaos_kill),
+    ("A new release, 2 % of the files changed: a replacement runs only what it touches", new_release),
+    ("An operator disables a server with one AWS CLI message: it is replaced and kept aside", disable),
+    ("Load rises: three become six; it falls: three leave, each announced before it stops", load),
+    ("An operator rolls the image back with one AWS CLI message: the next launch uses it", roll_back),
+    ("A release whose build fails: one loud alert, nobody in service is touched, and mending heals", broken_release),
+    ("Provisioner and registry are killed in the middle of a launch: it completes, once", crash),
 )
 
 
@@ -207,7 +222,7 @@ STAGES: tuple[tuple[str, Play], ...] = (
 
 async def _release(scene: Scene, version: str) -> None:
     """Publish a version of the monolith and make it the fleet's current release, with our own command line."""
-    folder = await asyncio.to_thread(monolith_release, scene.workspace, int(version))
+    folder = await asyncio.to_thread(monolith_release, scene.workspace, int(version), scene.scale)
     arguments = ("--component", "monolith", "--version", version)
     await scene.ops("release", "publish", *arguments, str(folder))
     await scene.ops("release", "set", "--fleet", scene.fleet.fleet, *arguments)
