@@ -12,6 +12,7 @@ import orjson
 
 from bench.measurement import Measurement, ratio
 from bench.ports import free_port
+from shared.names import SERVICES
 
 COMMAND = "python -m bench story"
 
@@ -59,6 +60,14 @@ def _measurements(report: dict[str, Any]) -> list[Measurement]:
             command=COMMAND,
             rivals={"full provisioning in the same run": full},
             ratio=ratio(report["catch_up_s"], full),
+        ),
+        Measurement(
+            name="memory of the largest service after the story",
+            measured=max(report["memory_mb"][service] for service in SERVICES),
+            unit="MB",
+            goal="at most 120",
+            command=COMMAND,
+            note=f"{report['memory_mb']}",
         ),
         Measurement(
             name="the story",

@@ -59,6 +59,10 @@ class Processes:
         found = [(record, _find(json.loads(record.read_text()))) for record in records]
         return [Running(record.stem, process, record.with_suffix(".log")) for record, process in found if process]
 
+    def memory_mb(self) -> dict[str, float]:
+        """Return the resident memory of each recorded process that runs."""
+        return {running.name: running.process.memory_info().rss / 1e6 for running in self.running()}
+
     def kill(self, name: str) -> None:
         """End a process with SIGKILL, as a crash would, and wait until it is gone."""
         victims = [running.process for running in self.running() if running.name == name]

@@ -44,6 +44,8 @@ class Result:
     catch_up_bytes: int | None = None
     requests_served: int = 0
     requests_failed: int = 0
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    """Of each process of the system, when the last stage had ended."""
 
     @property
     def ok(self) -> bool:
@@ -75,6 +77,7 @@ def as_json(result: Result, journal: Journal) -> dict[str, Any]:
         },
         "alerts": list(journal.alerts),
         "requests": {"served": result.requests_served, "failed": result.requests_failed},
+        "memory_mb": {name: round(value, 1) for name, value in result.memory_mb.items()},
         "stages": [
             {"name": stage.name, "seconds": _round(stage.seconds), "ok": stage.ok, "reason": stage.reason}
             for stage in result.stages

@@ -37,8 +37,10 @@ async def run_demo(folder: Path, port: int, description: Path, report_folder: Pa
         FleetError: the description is wrong; nothing was started.
         StartFailed: the local cloud did not start.
     """
-    async with _scene(Stack(folder, port), description) as scene:
+    stack = Stack(folder, port)
+    async with _scene(stack, description) as scene:
         await play_stages(scene, STAGES)
+        scene.result.memory_mb = stack.processes.memory_mb()
         scene.result.requests_served = scene.traffic.served
         scene.result.requests_failed = len(scene.traffic.failures)
         page = await asyncio.to_thread(report.write, report_folder, scene.result, scene.journal)
