@@ -118,9 +118,9 @@ async def until(look: Callable[[], Any], within_s: float = 30.0) -> Any:
 
 
 @contextmanager
-def worker(plane: Endpoint, what: str, settings: Settings, out: Path) -> Iterator[subprocess.Popen[bytes]]:
+def worker(plane: Endpoint, settings: Settings, out: Path, *what: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``tests.wire.messaging.worker`` as a process until the block ends, its output going to ``out``."""
-    command = (sys.executable, "-m", "tests.wire.messaging.worker", what)
+    command = (sys.executable, "-m", "tests.wire.messaging.worker", *what)
     environment = {**plane.environment, **settings.environment}
     with out.open("ab") as stream:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=stream, stderr=stream)

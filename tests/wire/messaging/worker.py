@@ -17,13 +17,17 @@ from shared.records import Record
 from shared.runtime import Services, run_service
 from shared.settings import read_settings
 
-COUNTER = "tests/counter.json"
-
 
 class Counter(Record):
     """How often it was counted up."""
 
     value: int = 0
+
+
+def one_more(counter: Counter | None) -> Counter:
+    """Count up."""
+    counter = counter or Counter()
+    return counter.model_copy(update={"value": counter.value + 1})
 
 
 class Tally(Record):
@@ -69,24 +73,32 @@ class Sleeper:
         return Done("never")
 
 
-async def count(times: int) -> None:
-    """Count the counter up."""
+async def count(key: str, times: int) -> None:
+    """Count a counter up, as often as its document is lost to others if need be."""
     async with open_cloud(read_settings(), "test", SystemClock()) as cloud:
         documents = Documents(cloud.objects)
         while times:
             try:
-                await documents.change(Counter, COUNTER, lambda old: Counter(value=(old.value if old else 0) + 1))
+                await documents.change(Counter, key, one_more)
             except Conflict:
                 continue
             times -= 1
 
 
+def consume(visibility_s: int, service: type[Taller | Sleeper]) -> None:
+    """Run a service whose messages others see after ``visibility_s`` seconds, should it die.
+
+    Its polls are short, since LocalStack goes on with a dead client's poll, and gives it what comes meanwhile.
+    """
+    consumer.VISIBILITY_S, consumer.EXTEND_EVERY_S, consumer.POLL_S, consumer.STOP_S = visibility_s, 1, 1, 2
+    run_service("janitor", service)
+
+
 if __name__ == "__main__":
-    consumer.VISIBILITY_S, consumer.EXTEND_EVERY_S = 3, 1  # so that what a killed one held comes again soon
     match sys.argv[1:]:
-        case ["tally"]:
-            run_service("janitor", Taller)
-        case ["sleep"]:
-            run_service("janitor", Sleeper)
-        case ["count", times]:
-            asyncio.run(count(int(times)))
+        case ["tally", visibility_s]:
+            consume(int(visibility_s), Taller)
+        case ["sleep", visibility_s]:
+            consume(int(visibility_s), Sleeper)
+        case ["count", key, times]:
+            asyncio.run(count(key, int(times)))
