@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
-from shared.cloud import Conflict, ObjectsPort, StoredObject, Unavailable
+from shared.cloud import CloudError, Conflict, ObjectsPort, StoredObject, Unavailable
 from shared.records import Record
 
 R = TypeVar("R", bound=Record)
@@ -31,10 +31,40 @@ class CorruptDocument(Exception):
 
 @dataclass(frozen=True)
 class Written(Generic[R]):
-    """How a change ended: the document as it is now, and whether it is this change that wrote it."""
+    """How a change ended: the document as this change left it, and whether the change made it so.
+
+    Where several changes became one write, each is told what it would have been told had it been written alone.
+    """
 
     document: R | None
     changed: bool
+
+
+_Decide = Callable[[R | None], R | None]
+_Outcome = Written[R] | Exception
+
+
+@dataclass(eq=False)
+class _Change(Generic[R]):
+    """One caller's change, and what came of it."""
+
+    decide: _Decide[R]
+    outcome: _Outcome[R] | None = None
+    given_up: bool = False
+
+    def result(self) -> Written[R]:
+        assert self.outcome is not None, "whoever holds the lock settles all that wait"
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@dataclass(eq=False)
+class _Line(Generic[R]):
+    """The changes of one document that wait for each other."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: list[_Change[R]] = field(default_factory=list)
 
 
 def new_write_id() -> str:
@@ -47,13 +77,14 @@ class Documents:
 
     Every write carries the next generation and a write id of its own, so no two writes have the same bytes, and a
     reply that was lost is told from a race that was lost by reading back who wrote. Changes of one document inside
-    this process wait for each other, so that only other processes are raced against.
+    this process wait for each other, so that only other processes are raced against; those that wait together become
+    one write, which raises the generation by as many as they are.
     """
 
     def __init__(self, objects: ObjectsPort, new_id: Callable[[], str] = new_write_id) -> None:
         self._objects = objects
         self._new_id = new_id
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._lines: WeakValueDictionary[tuple[type[Record], str], _Line[Any]] = WeakValueDictionary()
 
     async def get(self, model: type[R], key: str) -> R | None:
         """Return the document, or None when there is none.
@@ -97,23 +128,59 @@ class Documents:
             Conflict: others won every one of the bounded tries.
             CloudError: S3 did not answer.
         """
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        async with lock:
-            return await self._change(model, key, decide)
+        line: _Line[R] = self._lines.setdefault((model, key), _Line())
+        ours = _Change(decide)
+        line.waiting.append(ours)
+        try:
+            async with line.lock:
+                if ours.outcome is None:
+                    await self._change_all(model, key, line)
+        finally:
+            ours.given_up = True
+        return ours.result()
 
-    async def _change(self, model: type[R], key: str, decide: Callable[[R | None], R | None]) -> Written[R]:
-        ours: set[str] = set()
+    async def _change_all(self, model: type[R], key: str, line: _Line[R]) -> None:
+        """Carry out all changes that wait; each gets what it came to, or the error that befell all of them."""
+        batch = [change for change in line.waiting if not change.given_up]
+        line.waiting = []
+        try:
+            outcomes = await self._write(model, key, [change.decide for change in batch])
+        except (CloudError, CorruptDocument) as error:
+            outcomes = [error] * len(batch)
+        except BaseException:  # cancelled, mostly: whoever of them is still there goes on with it
+            line.waiting = [*batch, *line.waiting]
+            raise
+        for change, outcome in zip(batch, outcomes, strict=True):
+            change.outcome = outcome
+
+    async def _write(self, model: type[R], key: str, decisions: Sequence[_Decide[R]]) -> list[_Outcome[R]]:
+        """Read once, decide one after another, write once; anew each time that the write loses."""
+        tried: dict[str, list[_Outcome[R]]] = {}
         while True:
             old, etag = await self._read(model, key)
-            if old is not None and old.write_id in ours:
-                return Written(old, changed=True)
-            new = decide(old)
-            if new is None or new == old:
-                return Written(old, changed=False)
-            new = self._stamp(new, old)
-            ours.add(new.write_id)
-            if await self._replace(key, new, etag, last=len(ours) == TRIES):
-                return Written(new, changed=True)
+            if old is not None and old.write_id in tried:
+                return tried[old.write_id]
+            new, outcomes = self._decide_all(old, decisions)
+            if new is None or new is old:
+                return outcomes
+            tried[new.write_id] = outcomes
+            if await self._replace(key, new, etag, last=len(tried) == TRIES):
+                return outcomes
+
+    def _decide_all(self, old: R | None, decisions: Sequence[_Decide[R]]) -> tuple[R | None, list[_Outcome[R]]]:
+        """Let each decision see what those before it came to, as if each had been written."""
+        now, outcomes = old, list[_Outcome[R]]()
+        for decide in decisions:
+            try:
+                new = decide(now)
+            except Exception as error:  # noqa: BLE001  raised to the one who decides so; the others are not to suffer
+                outcomes.append(error)
+                continue
+            changed = new is not None and new != now
+            if new is not None and changed:
+                now = self._stamp(new, now)
+            outcomes.append(Written(now, changed))
+        return now, outcomes
 
     async def delete(self, key: str) -> None:
         """Delete the document, whatever is in it; no error when there is none."""

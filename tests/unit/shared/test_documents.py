@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from itertools import count
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shared.cloud import Conflict, Throttled, Unavailable
+from shared.cloud import Conflict, StoredObject, Throttled, Unavailable
 from shared.documents import TRIES, CorruptDocument, Documents, Written
 from shared.records import Membership, Pause, Pointer
 from tests.fakes import FakeObjects, etag_of
@@ -223,8 +225,127 @@ async def test_writers_in_one_process_wait_for_each_other(documents: Documents, 
     await asyncio.gather(*(documents.change(Pause, KEY, by(str(writer))) for writer in range(3 * TRIES)))
     final = await documents.get(Pause, KEY)
     assert final is not None
-    assert final.generation == 3 * TRIES == len(objects.called("put"))
+    assert final.generation == 3 * TRIES
     assert sorted(final.by.split()) == sorted(str(writer) for writer in range(3 * TRIES))
+
+
+async def test_changes_that_wait_together_become_one_read_and_one_write(
+    documents: Documents, objects: FakeObjects
+) -> None:
+    written = await asyncio.gather(*(documents.change(Pause, KEY, by(str(writer))) for writer in range(20)))
+    assert len(objects.called("get")) == len(objects.called("put")) == 2  # the first one alone, then all the others
+    told = [each.document for each in written if each.document]
+    assert [each.generation for each in told] == list(range(1, 21))
+    assert [each.by for each in told[:3]] == ["0", "0 1", "0 1 2"]
+    assert await documents.get(Pause, KEY) == told[-1]
+
+
+def no_one(old: Pause | None) -> Pause | None:
+    raise LookupError("no one is there")
+
+
+async def test_a_decision_that_raises_harms_nobody_elses(documents: Documents) -> None:
+    outcomes = await asyncio.gather(
+        *(documents.change(Pause, KEY, decide) for decide in (by("ann"), by("bob"), no_one, by("cy"))),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [Written, Written, LookupError, Written]
+    final = await documents.get(Pause, KEY)
+    assert final is not None
+    assert (final.by, final.generation) == ("ann bob cy", 3)
+
+
+async def test_trouble_with_the_one_write_is_told_to_all(documents: Documents, objects: FakeObjects) -> None:
+    objects.meanwhile("put", lambda: objects.fail("put", Throttled("slow down")))
+    changes = [documents.change(Pause, KEY, by(person)) for person in ("ann", "bob", "cy")]
+    first, *others = await asyncio.gather(*changes, return_exceptions=True)
+    assert isinstance(first, Throttled)
+    assert all(isinstance(other, Written) for other in others)
+
+    await documents.delete(KEY)
+    objects.bodies[KEY] = b"{"
+    outcomes = await asyncio.gather(
+        *(documents.change(Pause, KEY, by(person)) for person in "abc"), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [CorruptDocument] * 3
+
+
+class HeldObjects(FakeObjects):
+    """Lets nobody but the first read until told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    async def get(self, key: str) -> StoredObject | None:
+        if self.called("get"):
+            self.reached.set()
+            await self.go.wait()
+        return await super().get(key)
+
+
+async def test_others_go_on_when_the_one_who_writes_for_all_is_cancelled() -> None:
+    objects = HeldObjects()
+    documents = Documents(objects)
+    alone, writing, other = (asyncio.create_task(documents.change(Pause, KEY, by(each))) for each in "abc")
+    await objects.reached.wait()  # a wrote alone; b is about to write for c too
+    writing.cancel()
+    objects.go.set()
+    await asyncio.wait({alone, writing, other})
+    assert writing.cancelled()
+    final = await documents.get(Pause, KEY)
+    assert final is not None
+    assert (final.by, final.generation) == ("a c", 2)
+
+
+async def test_who_was_cancelled_while_waiting_changes_nothing(documents: Documents) -> None:
+    first, second, third = (
+        asyncio.create_task(documents.change(Pause, KEY, by(person))) for person in ("ann", "bob", "cy")
+    )
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.wait({first, second, third})
+    final = await documents.get(Pause, KEY)
+    assert final is not None
+    assert final.by == "ann cy"
+
+
+def _leave(old: Pause | None) -> Pause | None:
+    return None
+
+
+DECISIONS = st.lists(st.sampled_from([*(by(person) for person in "abc"), _leave, no_one]), max_size=12)
+FAULTS = st.lists(
+    st.tuples(st.sampled_from([Conflict("late"), Unavailable("no reply")]), st.booleans()), max_size=TRIES - 1
+)
+
+
+@given(DECISIONS, FAULTS)
+async def test_together_is_as_one_after_another(
+    decisions: list[Callable[[Pause | None], Pause | None]], faults: list[tuple[Conflict | Unavailable, bool]]
+) -> None:
+    """Whatever fails on the way, everybody is told what they would be told alone, and the document ends the same."""
+    apart, together = FakeObjects(), FakeObjects()
+    alone = Documents(apart)
+    expected = [await _told(alone, decide) for decide in decisions]
+    for error, applied in faults:
+        together.fail("put", error, applied=applied)
+    documents = Documents(together)
+    assert await asyncio.gather(*(_told(documents, decide) for decide in decisions)) == expected
+    assert _content(await documents.get(Pause, KEY)) == _content(await alone.get(Pause, KEY))
+    assert len(together.called("put")) <= 2 + len(faults)
+
+
+async def _told(documents: Documents, decide: Callable[[Pause | None], Pause | None]) -> object:
+    try:
+        written = await documents.change(Pause, KEY, decide)
+    except LookupError as error:
+        return str(error)
+    return _content(written.document), written.changed
+
+
+def _content(document: Pause | None) -> object:
+    return document.model_dump(exclude={"write_id"}) if document else None
 
 
 async def test_writers_in_many_processes_lose_nothing(objects: FakeObjects) -> None:
