@@ -15,7 +15,7 @@ import structlog
 
 from shared.clock import Clock
 from shared.cloud import CloudError, QueueMessage, QueuePort
-from shared.events import Ignorable, Incoming, Unparseable, parse
+from shared.events import Ignorable, Incoming, Several, Unparseable, parse
 from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
 from shared.telemetry import bound_to
 from shared.tracing import ATTRIBUTES_LIMIT, failed, handling
@@ -47,7 +47,9 @@ TRIES = 5
 """Receives after which a message that still fails goes to the dead-letter queue.
 
 With the delays between them that is after two and a half to five minutes. The queue's own redrive policy (20 receives)
-is for messages that kill the process each time.
+is for messages that kill the process each time. SQS counts receives, not failures: one that was handed back or outlived
+its process counts as well. It makes a message a dead letter only if handling then fails too, and stopping hands back
+only what did not finish within ``STOP_S``.
 """
 
 LONGEST_RETRY_S = 900
@@ -223,7 +225,7 @@ class Consumer:
             return Done(held.incoming.what)
         held.began, held.task = self._clock.monotonic(), asyncio.current_task()
         try:
-            return await self._handler(held.incoming)
+            return await self._answer(held.message, held.incoming)
         except CloudError as error:
             failed(error)
             return Retry(f"{type(error).__name__}: {error}")
@@ -238,6 +240,14 @@ class Consumer:
             return Retry(f"{type(error).__name__}: {error}")
         finally:
             held.task = None
+
+    async def _answer(self, message: QueueMessage, incoming: Incoming) -> Outcome:
+        """Ask the handler; or send several events on, each as a message of its own (again, where one failed)."""
+        if not isinstance(incoming, Several):
+            return await self._handler(incoming)
+        for body in incoming.bodies:
+            await self._queue.send(body, 0, message.attributes)
+        return Done(f"sent on as {len(incoming.bodies)} messages")
 
     async def _settle(self, message: QueueMessage, outcome: Outcome) -> None:
         match outcome:

@@ -94,6 +94,16 @@ class Ignorable:
     what: str
 
 
+@dataclass(frozen=True)
+class Several:
+    """One message with several events in it: the bodies that it would have come as, had each come alone.
+
+    The consumer sends each of them on by itself; no handler sees this.
+    """
+
+    bodies: tuple[str, ...]
+
+
 AwsEvent = (
     LifecycleAction
     | InstanceStateChanged
@@ -102,6 +112,7 @@ AwsEvent = (
     | AlarmChanged
     | ObjectChanged
     | Ignorable
+    | Several
 )
 Incoming = Message | AwsEvent
 
@@ -289,12 +300,19 @@ _NOTIFICATIONS = frozenset(
 )
 
 
-def _records(fields: Fields) -> ObjectChanged:
-    """Read an S3 notification. The list has one record in practice; another number is for a person to look at."""
+def _records(fields: Fields) -> ObjectChanged | Several:
+    """Read an S3 notification. Its list has one record in practice, and may have more by its definition."""
     records = fields["Records"]
-    if not isinstance(records, list) or len(records) != 1 or not isinstance(records[0], dict):
-        raise Unparseable("Records is not a list of one object")
-    s3 = _object(records[0], "s3")
+    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+        raise Unparseable("Records is not a list of objects")
+    changes = [_record(record) for record in records]
+    if len(changes) == 1:
+        return changes[0]
+    return Several(tuple(orjson.dumps({"Records": [record]}).decode() for record in records))
+
+
+def _record(record: Fields) -> ObjectChanged:
+    s3 = _object(record, "s3")
     key = _text(_object(s3, "object"), "key")
     return ObjectChanged(_text(_object(s3, "bucket"), "name"), unquote_plus(key))
 

@@ -27,7 +27,7 @@ from shared.consumer import (
     about,
     retry_delay,
 )
-from shared.events import Incoming
+from shared.events import Incoming, ObjectChanged
 from shared.healthcheck import FRESH_S, is_fresh
 from shared.messages import ServerKillRequested, Tick
 from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
@@ -378,6 +378,41 @@ async def test_what_asks_nothing_of_us_is_deleted_unseen(running: Running) -> No
     assert running.handler.asked == []
     assert running.empty
     assert running.queue.dead == []
+
+
+def notification(*keys: str) -> str:
+    return json.dumps({"Records": [{"s3": {"bucket": {"name": "b"}, "object": {"key": key}}} for key in keys]})
+
+
+async def test_a_message_of_several_events_is_sent_on_as_one_message_each(running: Running) -> None:
+    running.queue.put(notification("one", "two", "three"), attributes={"mark": "kept"})
+    await running.pass_time(1)
+    assert [incoming for _, incoming in running.handler.asked] == [
+        ObjectChanged("b", key) for key in ("one", "two", "three")
+    ]
+    assert [call.name for call in running.queue.calls if call.name in ("send", "delete")][:4] == ["send"] * 3 + [
+        "delete"
+    ]
+    assert running.empty
+    assert running.queue.dead == []
+
+
+async def test_a_message_of_several_events_stays_until_all_are_sent_on(running: Running) -> None:
+    running.queue.put(notification("one", "two"))
+    running.queue.fail("send", Unavailable("down"))
+    await running.pass_time(0.5)
+    assert list(running.queue.stored) == ["m1"]
+    await running.pass_time(5)
+    assert running.empty
+    assert {incoming for _, incoming in running.handler.asked} == {ObjectChanged("b", key) for key in ("one", "two")}
+
+
+async def test_one_broken_event_among_several_is_a_dead_letter_whole(running: Running) -> None:
+    body = json.dumps({"Records": [*json.loads(notification("one"))["Records"], {}]})
+    running.queue.put(body)
+    await running.pass_time(1)
+    assert [dead.body for dead in running.queue.dead] == [body]
+    assert running.handler.asked == []
 
 
 async def test_a_delete_that_fails_only_means_that_the_message_comes_again(running: Running) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.events import BODY_LIMIT, DEPTH_LIMIT, Unparseable, parse
+from shared.events import BODY_LIMIT, DEPTH_LIMIT, ObjectChanged, Several, Unparseable, parse
 from shared.messages import ImageRollbackRequested, ServerKillRequested, Tick
 from tests.unit.shared.payloads import ALARM_BY_SNS, SCHEDULED, SERVER, SHAPES, TEST_NOTIFICATION, event, wrapped
 
@@ -61,6 +61,16 @@ def test_a_rule_that_fires_without_an_input_is_a_tick() -> None:
     )
 
 
+def test_a_notification_of_several_objects_is_taken_apart() -> None:
+    [record] = SHAPES["object"][0]["Records"]
+    records = [record | {"s3": record["s3"] | {"object": {"key": key, "size": 1024}}} for key in ("a", "b%2Fc", "d+e")]
+
+    several = parse(json.dumps({"Records": records}))
+    assert isinstance(several, Several)
+    parts = [parse(body) for body in several.bodies]
+    assert parts == [ObjectChanged("amzn-s3-demo-bucket", key) for key in ("a", "b/c", "d e")]
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -86,7 +96,9 @@ def test_a_rule_that_fires_without_an_input_is_a_tick() -> None:
         (wrapped("{}").replace("Notification", "SubscriptionConfirmation", 1), "SubscriptionConfirmation"),
         ('{"TopicArn": "arn", "Type": "Notification", "Message": {"type": "tick"}}', "Message is not text"),
         ('{"Records": []}', "Records"),
-        ('{"Records": [{}, {}]}', "Records"),
+        ('{"Records": [{}, {}]}', "s3 is missing"),
+        ('{"Records": [7]}', "Records"),
+        ('{"Records": {}}', "Records"),
         ('{"Records": [{"s3": {"bucket": {"name": "b"}}}]}', "object"),
         ('{"Event": "autoscaling:PARTY"}', "Event"),
         ('{"LifecycleTransition": "autoscaling:EC2_INSTANCE_RESTING"}', "LifecycleTransition"),
