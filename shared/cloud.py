@@ -298,6 +298,10 @@ class ObjectsPort(Protocol):
         """Return all keys with this prefix, in order."""
         ...
 
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names, in order, of what lies between this prefix, which ends in a slash, and the next slash."""
+        ...
+
     async def presign_get(self, key: str, expires_s: int) -> str:
         """Return a URL that reads the object without credentials."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 
@@ -29,9 +30,13 @@ class Fleets:
         self._objects = objects
 
     async def names(self) -> Sequence[str]:
-        """Return the names of all fleets, sorted. Raises CloudError."""
-        parts = [key.split("/") for key in await self._objects.keys("fleets/")]
-        return sorted(part[1] for part in parts if "/".join(part) == config_key(part[1]) and _is_name(part[1]))
+        """Return the names of all fleets, sorted. Raises CloudError.
+
+        A fleet's folder has thousands of objects in time, so only the folders are listed, and each is asked.
+        """
+        folders = [name for name in await self._objects.folders("fleets/") if _is_name(name)]
+        described = await asyncio.gather(*(self._objects.get(config_key(name)) for name in folders))
+        return [name for name, stored in zip(folders, described, strict=True) if stored is not None]
 
     async def get(self, name: str) -> Fleet:
         """Return the fleet.

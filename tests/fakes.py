@@ -435,6 +435,11 @@ class FakeObjects(Fake):
         async with self._taking("keys", prefix):
             return sorted(key for key in self.bodies if key.startswith(prefix))
 
+    async def folders(self, prefix: str) -> Sequence[str]:
+        async with self._taking("folders", prefix):
+            below = [key.removeprefix(prefix) for key in self.bodies if key.startswith(prefix)]
+            return sorted({key.partition("/")[0] for key in below if "/" in key})
+
     async def presign_get(self, key: str, expires_s: int) -> str:
         async with self._taking("presign_get", key, expires_s):
             return f"https://objects.invalid/{key}?method=get&expires={expires_s}"

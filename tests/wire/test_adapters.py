@@ -140,6 +140,13 @@ async def test_keys_are_listed_in_order(cloud: Cloud) -> None:
     assert await cloud.objects.keys("none/") == []
 
 
+async def test_folders_are_listed_once_each_without_what_is_in_them(cloud: Cloud) -> None:
+    for key in ("shelf/b/1", "shelf/a/1", "shelf/a/2", "shelf/a/deep/3", "shelf/file"):
+        await cloud.objects.put(key, b"")
+    assert await cloud.objects.folders("shelf/") == ["a", "b"]
+    assert await cloud.objects.folders("none/") == []
+
+
 async def test_presigned_urls_need_no_credentials(cloud: Cloud) -> None:
     async with aiohttp.ClientSession() as http:
         async with http.put(await cloud.objects.presign_put("signed", 60), data=b"by hand") as answer:
