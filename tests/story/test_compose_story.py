@@ -1,0 +1,96 @@
+"""The story on LocalStack and the local cloud, with the commands and the environment that docker-compose.yml gives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from deploy.fleet import read_fleet
+from ops.demo import story
+from ops.demo.journal import Journal
+from ops.demo.run import make_scene, play_stages, watched
+from ops.demo.scene import Scene
+from ops.demo.screen import Screen
+from ops.demo.story import Play
+from ops.settings import OperatorSettings
+from shared import releases
+from shared.aws import open_cloud
+from shared.aws.session import open_clients
+from shared.clock import SystemClock
+from shared.names import SERVICES
+from tests import localstack
+from tests.composefile import REPOSITORY, read_compose_file, seconds
+from tests.story.composed import Composed
+
+SCALE = "0.1"
+BOOTSTRAP_S = 90
+"""Three to ten seconds on a machine that does nothing else."""
+
+
+async def launch(scene: Scene) -> None:
+    await story.launched_from_stock(scene)
+
+
+STAGES: tuple[tuple[str, Play], ...] = (
+    ("The fleet that the bootstrap made launches from the stock image", launch),
+    ("Provisioner and registry are killed in the middle of a launch from the stock image", story.crash),
+    ("A bake; the pointer moves to the new image", story.bake),
+    ("Chaos kills; a server from the golden image takes over", story.chaos_kill),
+    ("A new release, and a second image", story.new_release),
+    ("A rollback by the AWS CLI", story.roll_back),
+)
+
+
+@pytest.fixture
+def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Composed]:
+    """LocalStack, the local cloud, the bootstrap's work and the services, in the file's order."""
+    file = read_compose_file({"EXAMPLE_SCALE": SCALE})
+    for name, value in file.services["localstack"].variables({}).items():
+        monkeypatch.setitem(localstack.FLAGS, name, value)
+    made = Composed(file, tmp_path / "stack")
+    try:
+        order = TopologicalSorter({name: set(service.depends_on) for name, service in file.services.items()})
+        assert list(order.static_order())[:3] == ["localstack", "localcloud", "bootstrap"]
+        made.start_localstack()
+        made.start("localcloud")
+        made.wait_until_healthy("localcloud")
+        print(made.run("bootstrap", BOOTSTRAP_S))
+        for variable in [name for name in os.environ if name.startswith(("AWS_", "AUTOPROVISIONER_"))]:
+            monkeypatch.delenv(variable)
+        for variable, value in made.environment().items():
+            monkeypatch.setenv(variable, value)
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.story
+@pytest.mark.timeout(420)
+async def test_the_story_goes_well_on_what_compose_starts(composed: Composed) -> None:
+    clock = SystemClock()
+    fleet = read_fleet(REPOSITORY / "examples" / "web" / "fleet.yaml")
+    async with open_clients() as clients, open_cloud(OperatorSettings(), "ops", clock) as cloud:
+        scene = make_scene(
+            composed, clients, cloud, fleet, Screen(Journal(), clock), composed.folder / "releases", float(SCALE)
+        )
+        async with watched(scene):
+            for service in SERVICES:
+                composed.start(service)
+            await play_stages(scene, STAGES)
+        again = await asyncio.to_thread(composed.run, "bootstrap", BOOTSTRAP_S)
+        monolith = await releases.current(scene.documents, fleet.fleet, "monolith")
+
+    assert [(stage.name, stage.reason) for stage in scene.result.stages if not stage.ok] == []
+    assert len(scene.result.stages) == len(STAGES)
+    assert scene.traffic.failures == []
+    assert all(composed.healthy(service) for service in SERVICES)
+    assert "nothing to change" in again
+    assert monolith
+    assert monolith.version == "2", "the second bootstrap set the fleet back to its first release"
+    grace_s = min(seconds(composed.file.services[service].stop_grace_period) for service in SERVICES)
+    assert composed.stop_services() < grace_s
