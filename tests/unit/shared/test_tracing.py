@@ -12,16 +12,12 @@ from typing import Any
 
 import pytest
 import structlog
-from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from services.provisioner.handler import Provisioner
-from shared import metrics, tracing
+from shared import metrics
 from shared.aws.errors import translated
 from shared.aws.publisher import Publisher
 from shared.aws.queues import Queue
@@ -39,33 +35,17 @@ from shared.tracing import TRACEPARENT, carried, handling, joined, traceparent
 from tests.fakes import START, FakeClock
 from tests.unit.fleetworld import FIRST, FleetWorld, done
 from tests.unit.shared.virtual import SteppedClock, VirtualQueue, kill
+from tests.unit.spans import Recorded, ids, parent, recording
 
 BROUGHT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 OTHER = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
 QUEUE = "autoprovisioner-provisioner"
 
 
-class Recorded:
-    """The spans that have ended."""
-
-    def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        tracing.record_with(provider.get_tracer("test"))
-
-    def all(self) -> tuple[ReadableSpan, ...]:
-        return self._exporter.get_finished_spans()
-
-    def named(self, name: str) -> ReadableSpan:
-        [span] = [each for each in self.all() if each.name == name]
-        return span
-
-
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    yield Recorded()
-    tracing.record_with(None)
+    with recording() as recorded:
+        yield recorded
 
 
 @pytest.fixture
@@ -81,15 +61,6 @@ def message(traceparent: str | None = None, body: str = "") -> QueueMessage:
 
 def handled(received: QueueMessage) -> Any:
     return handling(QUEUE, received, parse(received.body), FakeClock())
-
-
-def ids(span: ReadableSpan) -> tuple[str, str]:
-    assert span.context is not None
-    return trace.format_trace_id(span.context.trace_id), trace.format_span_id(span.context.span_id)
-
-
-def parent(span: ReadableSpan) -> str:
-    return trace.format_span_id(span.parent.span_id) if span.parent else ""
 
 
 def test_a_message_is_handled_in_the_trace_that_it_brings(recorded: Recorded) -> None:
@@ -187,7 +158,7 @@ class Groups:
 async def test_calls_to_aws_are_spans_below_the_message_and_none_elsewhere(recorded: Recorded) -> None:
     with pytest.raises(NotFound):
         await Groups().describe()
-    assert recorded.all() == ()
+    assert recorded.all() == []
     with handled(message()), pytest.raises(NotFound):
         await Groups().describe()
     span = recorded.named("Groups.describe")
@@ -370,6 +341,7 @@ async def test_a_launch_is_one_trace_with_a_span_for_every_step(recorded: Record
 
     first = recorded.all()[0]
     assert ((await launching.record()).trace or "").split("-")[1:3] == list(ids(first))
+    assert {ids(span)[0] for span in recorded.all("go on with launch")} == {ids(first)[0]}
     whole, attempt = recorded.named("launch"), recorded.named("attempt")
     told = [recorded.named(f"step {name}") for name in ("code", "compile", "health")]
     assert {ids(span)[0] for span in (whole, attempt, *told)} == {ids(first)[0]}

@@ -10,7 +10,7 @@ import pytest
 from services.baker.decide import DAILY_BUDGET
 from services.baker.handler import Baker
 from shared.audit import Audits
-from shared.cloud import Instance, Refused, Unavailable
+from shared.cloud import Instance, QueueMessage, Refused, Unavailable
 from shared.documents import Documents
 from shared.events import CommandChanged, ImageStateChanged, Incoming
 from shared.fleets import UnknownFleet
@@ -26,8 +26,10 @@ from shared.messages import (
 from shared.outcome import Done, LookAgain, Outcome, Reject
 from shared.records import Bake, bake_key
 from shared.runs import Runs
+from shared.tracing import handling
 from tests.fakes import START
 from tests.unit.fleetworld import STOCK, FleetWorld, Killed, done, failed, killed_at
+from tests.unit.spans import ids, parent, recording
 
 ID = "web-20260304t120000"
 REQUEST = ImageBakeRequested(fleet="web", time=START, by="ada", reason="new kernel")
@@ -124,6 +126,21 @@ async def test_a_bake_builds_from_stock_snapshots_proves_and_cleans_up(world: Fl
     assert (ready.image, ready.bake) == (image.image, ID)
     assert record.ended is not None
     assert record.seconds > 0
+
+
+async def test_a_bake_is_one_trace_with_a_span_for_every_step_of_both_runs(world: FleetWorld, agent: Path) -> None:
+    with recording() as recorded:
+        with handling("bakes", QueueMessage("m1", "", "r1"), REQUEST, world.clock):
+            await make(world, agent).handle(REQUEST)
+        with handling("bakes", QueueMessage("m2", "", "r2"), REQUEST, world.clock):
+            await play(world, agent)
+    first, whole = recorded.all("process bakes")[0], recorded.named("bake")
+    attempts, steps = recorded.all("attempt"), recorded.all("step code", "step compile", "step health")
+    assert ((await bake(world)).trace or "").split("-")[1:3] == list(ids(first))
+    assert parent(whole) == ids(first)[1]
+    assert [parent(span) for span in attempts] == [ids(whole)[1]] * 2
+    assert [parent(span) for span in steps] == [ids(span)[1] for span in attempts for _ in FULL]
+    assert {ids(span)[0] for span in recorded.all("go on with bake")} == {ids(first)[0]}
 
 
 async def test_the_proof_launch_runs_the_bakes_own_releases_whatever_was_set_since(
