@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from services.provisioner.handler import Provisioner
 from shared import metrics
+from shared.audit import Audits
 from shared.aws.errors import translated
 from shared.aws.publisher import Publisher
 from shared.aws.queues import Queue
@@ -32,7 +33,7 @@ from shared.records import Launch, StepResult, launch_key
 from shared.runs import Runs
 from shared.telemetry import configure_logs
 from shared.tracing import TRACEPARENT, carried, handling, joined, traceparent
-from tests.fakes import START, FakeClock
+from tests.fakes import START, FakeClock, FakeObjects
 from tests.unit.fleetworld import FIRST, FleetWorld, done
 from tests.unit.shared.virtual import SteppedClock, VirtualQueue, kill
 from tests.unit.spans import Recorded, ids, parent, recording
@@ -272,6 +273,13 @@ async def test_messages_are_counted_and_timed(counted: InMemoryMetricReader) -> 
     assert seen["messaging.process.duration"][0].attributes["messaging.destination.name"] == QUEUE
 
 
+async def test_what_is_taken_out_is_counted(counted: InMemoryMetricReader) -> None:
+    audits = Audits(Documents(FakeObjects()), FakeClock(), "reconciler")
+    await audits.write("web", "terminate", "i-00000001", "chaos", "daily kill")
+    [point] = points(counted)["autoprovisioner.disruptions"]
+    assert (point.value, point.attributes["autoprovisioner.action"]) == (1, "terminate")
+
+
 async def test_what_is_published_is_counted(counted: InMemoryMetricReader) -> None:
     publisher = Publisher(Client(), "arn:aws:sns:x:1:autoprovisioner-", "p", FakeClock())
     await publisher.publish(ServerReady(fleet="web", server="i-00000001", image="ami-00000001", seconds=42))
@@ -355,12 +363,19 @@ async def test_a_launch_is_one_trace_with_a_span_for_every_step(recorded: Record
     assert health.status.description == "exit 1"
 
 
-async def test_a_launch_is_told_once(recorded: Recorded, launching: Launching) -> None:
+async def test_a_launch_is_told_by_the_one_process_that_ended_it(recorded: Recorded, launching: Launching) -> None:
+    world = launching.world
     await launching.hears(ACTION)
-    launching.world.report(launching.world.commands.sent[0], "ok", done("code", "compile", "health"))
-    for _ in range(3):
-        await launching.hears(ACTION)
-    assert recorded.named("launch")
+    world.report(world.commands.sent[0], "ok", done("code", "compile", "health"))
+
+    def another_ends_it() -> None:
+        key = launch_key("web", FIRST)
+        world.objects.bodies[key] = world.objects.bodies[key].replace(b'"result": "running"', b'"result": "ready"')
+
+    world.publisher.meanwhile("publish", another_ends_it)
+    await launching.hears(ACTION)
+    assert (await launching.record()).result == "ready"
+    assert recorded.all("launch") == []
 
 
 async def test_a_launch_goes_on_in_the_trace_that_its_unclaimed_message_brought(

@@ -140,6 +140,7 @@ async def test_a_bake_is_one_trace_with_a_span_for_every_step_of_both_runs(world
     assert parent(whole) == ids(first)[1]
     assert [parent(span) for span in attempts] == [ids(whole)[1]] * 2
     assert [parent(span) for span in steps] == [ids(span)[1] for span in attempts for _ in FULL]
+    assert [span.start_time for span in steps] == [span.start_time for span in attempts for _ in FULL]
     assert {ids(span)[0] for span in recorded.all("go on with bake")} == {ids(first)[0]}
 
 
