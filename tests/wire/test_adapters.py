@@ -1,4 +1,4 @@
-"""What the ports promise, asked of the adapters over HTTP."""
+"""What the ports to servers promise, asked of the adapters over HTTP; the others are in ``tests/wire/messaging``."""
 
 import asyncio
 import hashlib
@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import aiohttp
 import pytest
 
 from deploy.group import apply_group
@@ -16,19 +15,14 @@ from shared.aws import Cloud, open_cloud
 from shared.clock import SystemClock
 from shared.cloud import (
     CommandState,
-    Conflict,
     Denied,
     GroupMember,
     NotFound,
-    QueueMessage,
-    QueuePort,
     Refused,
     Unavailable,
 )
-from shared.events import ObjectChanged, parse
 from shared.fleet import Fleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
-from shared.messages import ImageReady, ImageRollbackRequested, ServerKillRequested
 from shared.names import LAUNCH_HOOK, RUN_DOCUMENT, TERMINATE_HOOK
 from shared.settings import PREFIX
 from tests.wire.running import RunningCloud
@@ -83,144 +77,11 @@ async def cloud(settings: Settings) -> AsyncIterator[Cloud]:
         yield opened
 
 
-@pytest.fixture
-async def queue(cloud: Cloud) -> QueuePort:
-    assert cloud.queue
-    while seen := await cloud.queue.receive(10, 0, 15):
-        await cloud.queue.delete([message.receipt for message in seen])
-    return cloud.queue
-
-
 async def until(look: Callable[[], Awaitable[T]], good: Callable[[T], object]) -> T:
     async with asyncio.timeout(20):
         while not good(seen := await look()):  # noqa: ASYNC110  the local cloud has no event to wait for
             await asyncio.sleep(0.1)
     return seen
-
-
-async def receive(queue: QueuePort, count: int, visibility_s: int = 15) -> list[QueueMessage]:
-    seen: list[QueueMessage] = []
-    async with asyncio.timeout(20):
-        while len(seen) < count:
-            seen += await queue.receive(10, 1, visibility_s)
-    return seen
-
-
-# Objects
-
-
-async def test_an_object_is_read_as_it_was_written(cloud: Cloud) -> None:
-    etag = await cloud.objects.put("read/back", b"as it is")
-    stored = await cloud.objects.get("read/back")
-    assert stored
-    assert (stored.body, stored.etag) == (b"as it is", etag)
-    await cloud.objects.delete("read/back")
-    await cloud.objects.delete("read/back")
-    assert await cloud.objects.get("read/back") is None
-
-
-async def test_a_conditional_write_over_something_else_is_a_conflict(cloud: Cloud) -> None:
-    first = await cloud.objects.put("conditional", b"1", absent=True)
-    with pytest.raises(Conflict):
-        await cloud.objects.put("conditional", b"2", absent=True)
-    await cloud.objects.put("conditional", b"2", match=first)
-    with pytest.raises(Conflict):
-        await cloud.objects.put("conditional", b"3", match=first)
-
-
-async def test_writing_over_an_object_that_is_gone_is_a_conflict(cloud: Cloud) -> None:
-    with pytest.raises(Conflict):
-        await cloud.objects.put("never/was", b"2", match='"0123"')
-
-
-async def test_keys_are_listed_in_order(cloud: Cloud) -> None:
-    for key in ("some/b", "some/a/c", "some/a"):
-        await cloud.objects.put(key, b"")
-    assert await cloud.objects.keys("some/") == ["some/a", "some/a/c", "some/b"]
-    assert await cloud.objects.keys("none/") == []
-
-
-async def test_folders_are_listed_once_each_without_what_is_in_them(cloud: Cloud) -> None:
-    for key in ("shelf/b/1", "shelf/a/1", "shelf/a/2", "shelf/a/deep/3", "shelf/file"):
-        await cloud.objects.put(key, b"")
-    assert await cloud.objects.folders("shelf/") == ["a", "b"]
-    assert await cloud.objects.folders("none/") == []
-
-
-async def test_presigned_urls_need_no_credentials(cloud: Cloud) -> None:
-    async with aiohttp.ClientSession() as http:
-        async with http.put(await cloud.objects.presign_put("signed", 60), data=b"by hand") as answer:
-            assert answer.status == 200
-        async with http.get(await cloud.objects.presign_get("signed", 60)) as answer:
-            assert await answer.read() == b"by hand"
-
-
-async def test_a_bucket_that_is_missing_is_an_error_and_not_an_empty_one(settings: Settings) -> None:
-    async with open_cloud(Settings("nobodys", settings.topic_prefix), "ops", SystemClock()) as cloud:
-        assert cloud.queue is None
-        with pytest.raises(NotFound):
-            await cloud.objects.get("anything")
-
-
-# Queue and topics
-
-
-async def test_messages_come_raw_to_those_who_want_them(cloud: Cloud, queue: QueuePort) -> None:
-    await cloud.publisher.publish(ServerKillRequested(fleet="web", server=NOBODY))
-    await cloud.publisher.publish(ImageRollbackRequested(fleet="web"))
-    await cloud.publisher.publish(ImageReady(fleet="web", image="ami-01234567", bake="web-20260131t020000"))
-    seen = await receive(queue, 2)
-    assert {type(parse(message.body)) for message in seen} == {ImageRollbackRequested, ImageReady}
-
-
-async def test_a_pointer_written_by_hand_is_announced(cloud: Cloud, queue: QueuePort) -> None:
-    await cloud.objects.put("fleets/web/other.json", b"{}")
-    await cloud.objects.put("fleets/web/image.json", b"{}")
-    [message] = await receive(queue, 1)
-    assert parse(message.body) == ObjectChanged(bucket="autoprovisioner", key="fleets/web/image.json")
-    await cloud.objects.delete("fleets/web/image.json")
-
-
-async def test_a_message_keeps_its_attributes_and_counts_its_receives(queue: QueuePort) -> None:
-    await queue.send("hello", 0, {"traceparent": "00-1-2-01"})
-    [first] = await receive(queue, 1)
-    assert (first.body, first.attributes, first.receive_count) == ("hello", {"traceparent": "00-1-2-01"}, 1)
-    assert await queue.extend({first.receipt: 0}) == []
-    [again] = await receive(queue, 1)
-    assert (again.id, again.receive_count) == (first.id, 2)
-
-
-async def test_more_than_ten_are_deleted_and_what_failed_is_told(queue: QueuePort) -> None:
-    for number in range(12):
-        await queue.send(str(number), 0, {})
-    receipts = [message.receipt for message in await receive(queue, 12)]
-    assert await queue.extend({"bogus": 30, **dict.fromkeys(receipts, 30)}) == ["bogus"]
-    assert await queue.delete([*receipts[:11], "bogus", *receipts[11:]]) == ["bogus"]
-    assert await queue.receive(10, 0, 15) == []
-    assert await queue.delete([]) == []
-
-
-async def test_a_delayed_message_is_not_there_at_once(queue: QueuePort) -> None:
-    await queue.send("later", 1, {})
-    assert await queue.receive(10, 0, 15) == []
-    assert [message.body for message in await receive(queue, 1)] == ["later"]
-
-
-async def test_dead_letters_go_to_the_other_queue(settings: Settings, cloud: Cloud, queue: QueuePort) -> None:
-    await queue.send_dead("bad", {"reason": "because"})
-    dead = Settings("b", settings.topic_prefix, settings.dead_letter_url, settings.dead_letter_url)
-    async with open_cloud(dead, "registry", SystemClock()) as other:
-        assert other.queue
-        [message] = await receive(other.queue, 1)
-    assert (message.body, message.attributes) == ("bad", {"reason": "because"})
-
-
-async def test_a_queue_that_is_missing_is_not_found(settings: Settings) -> None:
-    url = f"{settings.queue_url}-nobodys"
-    async with open_cloud(Settings("b", settings.topic_prefix, url, url), "registry", SystemClock()) as cloud:
-        assert cloud.queue
-        with pytest.raises(NotFound):
-            await cloud.queue.receive(1, 0, 15)
 
 
 # Groups
@@ -396,14 +257,6 @@ async def test_a_template_follows_an_image_and_keeps_the_rest(
     assert await cloud.servers.set_template_image("web", stock) == first.version
     with pytest.raises(NotFound):
         await cloud.servers.templates("nobodys")
-
-
-async def test_an_alarm_that_nobody_made_is_unknown(cloud: Cloud) -> None:
-    known = "autoprovisioner-registry-dead-letters"
-    seen = await cloud.alarms.states([known, "nobodys"])
-    assert set(seen) == {known, "nobodys"}
-    assert seen["nobodys"] == "INSUFFICIENT_DATA"
-    assert await cloud.alarms.states([]) == {}
 
 
 # Faults

@@ -15,8 +15,8 @@ from tests.wire.running import Endpoint, until
 
 MESSAGES = 1000
 FLEETS = 100
-KILLS = 6
-EFFECTS_PER_LIFE = 120
+KILLS = 4
+EFFECTS_PER_LIFE = 180
 """A process is killed when it has had so many effects, in the midst of the next; that takes seconds."""
 
 VISIBILITY_S = 3
@@ -30,7 +30,7 @@ def kill_again_and_again(plane: Endpoint, settings: Settings, out: Path) -> None
     for _ in range(KILLS):
         enough = effects(out) + EFFECTS_PER_LIFE
         with worker(plane, settings, out, "tally", str(VISIBILITY_S)) as victim:
-            until(lambda enough=enough: effects(out) >= enough)  # type: ignore[misc]
+            until(lambda enough=enough: effects(out) >= enough, within_s=60)  # type: ignore[misc]
             victim.kill()
 
 
