@@ -142,11 +142,22 @@ async def load(scene: Scene) -> None:
 
 async def roll_back(scene: Scene) -> None:
     """Go back to the first image, and judge what the next launch uses."""
-    first = (await scene.bakes())[0].image
-    await scene.until("the second image", _pointer_other_than(scene, first), FULL_TIMEOUT_S)
+    first = await second_image(scene)
     await scene.publish_command(
         type="image.rollback.requested", fleet=scene.fleet.fleet, by="demo", reason="the new image is slow"
     )
+    await rolled_back(scene, first)
+
+
+async def second_image(scene: Scene) -> str | None:
+    """Wait until the pointer is at another image than the first; return the first."""
+    first = (await scene.bakes())[0].image
+    await scene.until("the second image", _pointer_other_than(scene, first), FULL_TIMEOUT_S)
+    return first
+
+
+async def rolled_back(scene: Scene, first: str | None) -> None:
+    """Judge a rollback to the first image that was just asked for, and what the next launch uses."""
     pointer = await scene.until("the pointer back at the first image", _pointer_at(scene, first), EVENT_TIMEOUT_S)
     await _check_image(scene, pointer)
     server = await _kill_one(scene)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -27,6 +29,7 @@ from tests import localstack
 from tests.composefile import REPOSITORY, read_compose_file, seconds
 from tests.story.composed import Composed
 
+README = REPOSITORY / "README.md"
 SCALE = "0.1"
 BOOTSTRAP_S = 90
 """Three to ten seconds on a machine that does nothing else."""
@@ -36,13 +39,26 @@ async def launch(scene: Scene) -> None:
     await story.launched_from_stock(scene)
 
 
+async def roll_back(scene: Scene) -> None:
+    """As the README says it."""
+    said = re.search(
+        r"^    (aws sns publish (?:.*\\\n)*.*image\.rollback\.requested.*)$", README.read_text(), re.MULTILINE
+    )
+    assert said, "the README does not say how to roll back"
+    first = await story.second_image(scene)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    asked = await asyncio.create_subprocess_shell(said[1], env=scene.stack.environment() | {"PATH": path})
+    assert await asked.wait() == 0
+    await story.rolled_back(scene, first)
+
+
 STAGES: tuple[tuple[str, Play], ...] = (
     ("The fleet that the bootstrap made launches from the stock image", launch),
     ("Provisioner and registry are killed in the middle of a launch from the stock image", story.crash),
     ("A bake; the pointer moves to the new image", story.bake),
     ("Chaos kills; a server from the golden image takes over", story.chaos_kill),
     ("A new release, and a second image", story.new_release),
-    ("A rollback by the AWS CLI", story.roll_back),
+    ("A rollback by the AWS CLI, as the README says it", roll_back),
 )
 
 

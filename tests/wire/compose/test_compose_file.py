@@ -16,6 +16,7 @@ import pytest
 
 from shared.consumer import STOP_S
 from shared.names import SERVICES, ServiceName, queue_name
+from shared.runs import AGENT
 from shared.settings import PREFIX, ServiceSettings
 from tests.composefile import REPOSITORY, Service, read_compose_file, seconds
 from tests.dockerfile import Stage, assemble, read_dockerfile
@@ -142,6 +143,7 @@ def test_an_image_holds_all_that_its_commands_import(image: tuple[str, Path]) ->
     command = [sys.executable, "-c", "\n".join(f"import {name}" for name in sorted(imported))]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert (folder / AGENT.relative_to(REPOSITORY)).is_file()
 
 
 def _stage(service: Service) -> Stage:
