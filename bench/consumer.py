@@ -99,7 +99,13 @@ def _bodies() -> list[str]:
 
 
 def _body(server: str) -> str:
-    fields = {"type": "server.kill.requested", "fleet": "web", "server": server, "by": "bench", "reason": ""}
+    envelope = {
+        "type": "server.kill.requested",
+        "id": f"for-{server}",
+        "time": "2026-01-31T02:00:00Z",
+        "source": "bench",
+    }
+    fields = envelope | {"fleet": "web", "server": server, "by": "bench", "reason": ""}
     fields["reason"] = "x" * (BODY_BYTES - len(orjson.dumps(fields)))
     return orjson.dumps(fields).decode()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -99,6 +100,7 @@ async def _serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, consumer.stop)
+        gc.freeze()  # what is loaded by now stays: no collection needs to look through it again
         log.info("started")
         await consumer.run()
         log.info("stopped")
