@@ -38,9 +38,7 @@ _PLANES: dict[str, Callable[[Path], AbstractContextManager[Endpoint]]] = {
 }
 
 
-@pytest.fixture(
-    scope="session", params=[pytest.param(name, marks=pytest.mark.xdist_group(f"on {name}")) for name in _PLANES]
-)
+@pytest.fixture(scope="session", params=_PLANES)
 def deployed_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """Where messages and documents are, with the template applied: the same tests run on each."""
     with _PLANES[request.param](tmp_path_factory.mktemp(request.param)) as plane:

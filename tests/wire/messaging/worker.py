@@ -57,7 +57,8 @@ class Taller:
             return None if server in tally.servers else tally.model_copy(update={"servers": (*tally.servers, server)})
 
         written = await self._documents.change(Tally, tally_key(incoming.fleet), with_server)
-        return Done("written down" if written.changed else "was there")
+        print("written down" if written.changed else "was there", server, flush=True)
+        return Done("the server is on the tally")
 
 
 class Sleeper:
