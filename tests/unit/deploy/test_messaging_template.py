@@ -101,8 +101,24 @@ def routed() -> dict[tuple[str, str], set[str]]:
         topic = subscription["TopicArn"].rpartition("autoprovisioner-")[2]
         service = subscription["Endpoint"].rpartition("autoprovisioner-")[2]
         if topic != "alarms":
-            found[topic, service] = set(subscription["FilterPolicy"]["type"])
+            found[topic, service] = types_of(subscription["FilterPolicy"]["type"])
     return found
+
+
+def types_of(values: list[Any]) -> set[str]:
+    """The types that a filter on requests names, or leaves over."""
+    [first, *_] = values
+    if isinstance(first, dict):
+        return {kind.model_fields["type"].default for kind in get_args(Command)} - set(first["anything-but"])
+    return set(values)
+
+
+def test_a_request_of_a_type_that_nobody_knows_reaches_the_reconciler() -> None:
+    others = set().union(
+        *(types for (topic, service), types in routed().items() if topic == "commands" and service != "reconciler")
+    )
+    [anything_but] = SUBSCRIPTIONS["ReconcilerCommands"]["FilterPolicy"]["type"]
+    assert set(anything_but["anything-but"]) == others
 
 
 def test_messages_go_to_the_services_that_consume_them() -> None:

@@ -54,10 +54,12 @@ ALERTS: list[tuple[Body, set[str]]] = [
     ({"type": "alert.raised", "cause": "broken", "reason": "it broke", "next": "look"}, set()),
     ({"type": "alert.cleared", "cause": "broken"}, set()),
 ]
-NOBODYS: list[Body] = [
+UNKNOWN: list[Body] = [
     {"type": "image.bake.requested.not"},
     {"type": "IMAGE.BAKE.REQUESTED"},
     {"type": ""},
+]
+NOBODYS: list[Body] = [
     {"type": None},
     {"type": {"type": "image.bake.requested"}},
     {"kind": "image.bake.requested"},
@@ -104,15 +106,25 @@ def test_a_message_typed_by_hand_comes_as_it_was_typed_to_those_who_want_it(
 
 def test_what_nobody_wants_reaches_nobody(message_plane: Endpoint) -> None:
     fleet = unique("web")
-    for body in NOBODYS:
-        for topic in ("commands", "events"):
-            publish(message_plane, topic, json.dumps({**body, "fleet": fleet}))
+    for body in [*UNKNOWN, *NOBODYS]:
+        publish(message_plane, "events", json.dumps({**body, "fleet": fleet}))
     publish(message_plane, "commands", f"{fleet} is no JSON")
     wanted = json.dumps({"type": "image.bake.requested", "fleet": fleet})
     publish(message_plane, "events", wanted)  # a request on the topic of facts
     publish(message_plane, "commands", wanted)
     found = collect(message_plane, fleet, 1)
     assert found == {service: [wanted] if service == "baker" else [] for service in SERVICES}
+
+
+def test_a_request_of_a_type_that_nobody_knows_reaches_the_reconciler(message_plane: Endpoint) -> None:
+    fleet = unique("web")
+    bodies = [json.dumps({**body, "fleet": fleet}) for body in UNKNOWN]
+    for body in bodies:
+        publish(message_plane, "commands", body)
+    found = collect(message_plane, fleet, len(bodies))
+    assert {service: sorted(held) for service, held in found.items()} == {
+        service: sorted(bodies) if service == "reconciler" else [] for service in SERVICES
+    }
 
 
 def lifecycle(word: str, fleet: str, hook: str) -> tuple[str, str, Body]:
