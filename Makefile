@@ -7,7 +7,7 @@ PYTHON := .venv/bin/python
 help:
 	@sed -n 's/^## //p' Makefile
 
-## make demo    watch a fleet heal itself: the whole story on this machine, about four minutes
+## make demo    watch a fleet heal itself: the whole story on this machine, three to five minutes
 demo: .venv/ready
 	@$(PYTHON) -m ops demo
 
@@ -34,8 +34,8 @@ bench: .venv/ready
 
 ## make clean   remove the environment and everything that runs made
 clean: down
-	@rm -rf .venv .localcloud demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-* .localcloud demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.venv/ready: uv.lock pyproject.toml deploy/environment.sh
+.venv/ready: uv.lock pyproject.toml deploy/environment.sh deploy/tools.sh
 	@sh deploy/environment.sh
 	@touch $@

@@ -40,3 +40,19 @@ find_uv() {
     fi
     echo .venv-uv/bin/uv
 }
+
+# Makes a virtual environment of exactly what a locked requirements file names, unless that is what it has already.
+# locked_environment FOLDER REQUIREMENTS WHAT
+locked_environment() {
+    cmp -s "$2" "$1/requirements.txt" && return
+    [ -w . ] || fail "this folder cannot be written; clone the repository somewhere that you may write to"
+    python=$(find_python)
+    uv=$(find_uv)
+    echo "set-up: installing $3 into $1" >&2
+    export UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true
+    "$uv" venv --quiet --clear --python "$python" "$1"
+    VIRTUAL_ENV=$1 "$uv" pip sync --quiet --require-hashes "$2" ||
+        fail "uv could not install $3; the lines above say why"
+    cp "$2" "$1/requirements.txt"
+    echo "set-up: done" >&2
+}
