@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from localcloud import lifecycle
 from ops.processes import Processes
-from ops.scratch import empty_folder, make_folder
+from ops.scratch import make_folder
 from shared.names import SERVICES, ServiceName, queue_name
 from tests import localstack
 from tests.composefile import ComposeFile, Service, seconds
@@ -32,6 +33,7 @@ class Composed:
 
     def __init__(self, file: ComposeFile, folder: Path) -> None:
         self.file = file
+        self._asked_for = folder
         self.folder = make_folder(folder)
         self.processes = Processes(self.folder / LOGS)
         self._cloud_port = _free_port()
@@ -116,12 +118,13 @@ class Composed:
         return time.monotonic() - began
 
     def close(self) -> None:
-        """End everything that still runs; the logs stay."""
+        """End everything that still runs; only the logs stay, beside the folder that was asked for."""
         self.processes.stop()
         lifecycle.stop(self.folder / "localcloud" / "var/lib/localcloud")
         if self._localstack:
             self._localstack.close()
-        empty_folder(self.folder, keep=LOGS)
+        shutil.move(self.folder / LOGS, self._asked_for.with_name("logs"))
+        shutil.rmtree(self.folder)
 
     def _run(self, name: str, command: tuple[str, ...] | None, timeout_s: float) -> str:
         done = subprocess.run(
