@@ -71,6 +71,12 @@ class App:
     def at_work(self, number: int) -> bool:
         return len(self.members()) == number and self.members() == self.serving()
 
+    def template_image(self) -> str:
+        versions = self.cloud.client("ec2").describe_launch_template_versions(
+            LaunchTemplateName="app", Versions=["$Default"]
+        )
+        return str(versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]["ImageId"])
+
     def want(self, number: int) -> None:
         self.cloud.client("autoscaling").set_desired_capacity(AutoScalingGroupName="app", DesiredCapacity=number)
 
@@ -120,6 +126,7 @@ def test_a_server_is_provisioned_an_image_baked_and_the_next_server_starts_from_
     image = app.document("image")["image"]
     assert image != app.document(f"servers/{first}")["image"]
 
+    until(lambda: app.template_image() == image, 30)  # it follows the pointer
     app.want(2)
     until(lambda: app.at_work(2), 40)
     (second,) = app.serving() - {first}
