@@ -4,28 +4,25 @@ What a step's fingerprint covers, all of it in ``make_plan``:
 
 - its kind and name; not its timeout, and nothing of the server (address, attempt, URLs): one image serves all servers;
 - ``run``: the script, its environment, and the files that it reads of each component in ``inputs``: those whose path
-  matches one of the globs, with mode, content and target, and the directory that the component is synced to;
+  matches one of the globs (``shared.outlines``), with mode, content and target, and the directory that the component is
+  synced to;
 - ``sync``: the release's manifest and the directory;
 - ``check``: the URL before ``{address}`` is filled in;
 - the fingerprints of the steps that it needs, with one exception: a ``run`` step that lists a component in ``inputs``
   does not inherit from that component's ``sync`` step, since every release would otherwise count in full. A component
   that a step needs but does not list is inherited, and so counts in full.
-
-Globs are matched against whole paths: ``*`` and ``?`` stay within one name, ``**`` crosses directories, all else stands
-for itself. A glob that matches a directory takes in everything below it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from shared.fleet import CheckStep, Fleet, RunStep, Step, SyncStep
+from shared.outlines import Globs, Outline
 from shared.plan import Content, Plan, PlannedStep
-from shared.releases import Entry, PublishedRelease
 
 Ledger = Mapping[str, str]
 """The fingerprint of each step that is done on a server."""
@@ -33,7 +30,7 @@ Ledger = Mapping[str, str]
 
 def make_plan(
     fleet: Fleet,
-    releases: Mapping[str, PublishedRelease],
+    releases: Mapping[str, Outline],
     server: str,
     address: str,
     *,
@@ -43,7 +40,8 @@ def make_plan(
 ) -> Plan:
     """Return the plan for one server.
 
-    ``releases`` and ``content_urls`` have an entry for each of ``fleet.components``. Pure.
+    ``releases`` and ``content_urls`` have an entry for each of ``fleet.components``, outlined for the globs of
+    ``inputs_of``. Pure.
 
     Raises:
         KeyError: one of them is missing.
@@ -57,6 +55,11 @@ def make_plan(
         report_url=report_url,
         steps=tuple(planner.planned(step) for step in fleet.plan),
     )
+
+
+def inputs_of(fleet: Fleet, component: str) -> set[Globs]:
+    """Return all that the fleet's steps read of a component and list as inputs. Pure."""
+    return {step.inputs[component] for step in fleet.plan if isinstance(step, RunStep) and component in step.inputs}
 
 
 def plan_digest(plan: Plan) -> str:
@@ -94,7 +97,7 @@ class _Planner:
     def __init__(
         self,
         fleet: Fleet,
-        releases: Mapping[str, PublishedRelease],
+        releases: Mapping[str, Outline],
         address: str,
         content_urls: Mapping[str, Content],
     ) -> None:
@@ -116,13 +119,13 @@ class _Planner:
         return planned
 
     def _run(self, step: RunStep) -> PlannedStep:
-        matched = {component: self._matched(component, globs) for component, globs in step.inputs.items()}
+        read = {component: self._releases[component].inputs[globs] for component, globs in step.inputs.items()}
         needs = [need for need in step.needs if need not in self._syncs or self._syncs[need].sync not in step.inputs]
-        inputs = {
-            component: [self._directories(component), _digest([_facts(entry) for entry in entries])]
-            for component, entries in matched.items()
-        }
-        on = [self._files(component, entries, step) for component, entries in matched.items()]
+        inputs = {component: [self._directories(component), each.digest] for component, each in read.items()}
+        on = [
+            f"{each.files} files ({' '.join(step.inputs[name])}) of {name} {self._releases[name].version}"
+            for name, each in read.items()
+        ]
         return PlannedStep(
             step=step.step,
             kind="run",
@@ -166,29 +169,8 @@ class _Planner:
     def _directories(self, component: str) -> list[str]:
         return [step.to for step in self._syncs.values() if step.sync == component]
 
-    def _matched(self, component: str, globs: Iterable[str]) -> list[Entry]:
-        pattern = re.compile("|".join(map(_regex, globs)) or r"(?!)", re.DOTALL)
-        entries = self._releases[component].manifest.entries
-        return [entry for entry in entries if pattern.fullmatch(entry.path)]
-
-    def _files(self, component: str, entries: list[Entry], step: RunStep) -> str:
-        count = sum(entry.kind != "dir" for entry in entries)
-        globs = " ".join(step.inputs[component])
-        return f"{count} files ({globs}) of {component} {self._releases[component].version}"
-
-
-def _facts(entry: Entry) -> list[object]:
-    return [entry.path, entry.kind, entry.mode, entry.sha256, entry.target]
-
 
 def _digest(value: object) -> str:
     """Return the SHA-256 of the value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _regex(glob: str) -> str:
-    """Translate a glob. ``**/`` also matches nothing, so ``a/**/b`` matches ``a/b``."""
-    special = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    tokens = re.findall(r"\*\*/|\*\*|.", glob.rstrip("/"), re.DOTALL)
-    return f"(?:{''.join(special.get(token) or re.escape(token) for token in tokens)})(?:/.*)?"

@@ -20,6 +20,8 @@ from shared.clock import Clock
 from shared.cloud import Conflict, ObjectsPort, Unavailable
 from shared.documents import Documents
 from shared.ids import ComponentName, Version
+from shared.outlines import Globs, Outline
+from shared.outlines import outline as outlined
 from shared.packing import Block, Pack, Packing, Place, Progress, Source, read_tree
 from shared.plan import Content
 from shared.records import Release, current_release_key, manifest_key, pack_key
@@ -142,11 +144,18 @@ async def manifest(objects: ObjectsPort, component: str, version: str) -> Publis
         pydantic.ValidationError: its manifest is damaged, or of a newer form.
         CloudError: S3 did not answer.
     """
-    stored = await objects.get(manifest_key(component, version))
-    if stored is None:
-        raise UnknownRelease(f"there is no release {version} of {component}")
-    parsed = await asyncio.to_thread(Manifest.model_validate_json, stored.body)
-    return PublishedRelease(parsed, hashlib.sha256(stored.body).hexdigest())
+    stored = await _stored(objects, component, version)
+    parsed = await asyncio.to_thread(Manifest.model_validate_json, stored)
+    return PublishedRelease(parsed, hashlib.sha256(stored).hexdigest())
+
+
+async def outline(objects: ObjectsPort, component: str, version: str, asked: Iterable[Globs] = ()) -> Outline:
+    """Read what planning needs of a release, in a fraction of the memory that its manifest would take.
+
+    Raises:
+        UnknownRelease, pydantic.ValidationError, CloudError: as ``manifest``.
+    """
+    return await asyncio.to_thread(outlined, await _stored(objects, component, version), asked)
 
 
 async def versions(objects: ObjectsPort, component: str) -> Sequence[str]:
@@ -160,17 +169,14 @@ async def versions(objects: ObjectsPort, component: str) -> Sequence[str]:
     return sorted((key[len(prefix) : -len(suffix)] for key in keys if key.endswith(suffix)), key=_by_number)
 
 
-async def content(objects: ObjectsPort, release: PublishedRelease, expires_s: int) -> Content:
+async def content(objects: ObjectsPort, release: Outline, expires_s: int) -> Content:
     """Return presigned URLs of a release's manifest and packs, for the agent.
 
     Raises:
         CloudError: the URLs could not be made.
     """
     component = release.component
-    packs = {
-        pack.sha256: await objects.presign_get(pack_key(component, pack.sha256), expires_s)
-        for pack in release.manifest.packs
-    }
+    packs = {pack: await objects.presign_get(pack_key(component, pack), expires_s) for pack in release.packs}
     url = await objects.presign_get(manifest_key(component, release.version), expires_s)
     return Content(manifest_url=url, manifest_sha256=release.digest, packs=packs)
 
@@ -204,6 +210,13 @@ async def set_current(
 
     written = await documents.change(Release, current_release_key(fleet, component), decide)
     return written.document
+
+
+async def _stored(objects: ObjectsPort, component: str, version: str) -> bytes:
+    stored = await objects.get(manifest_key(component, version))
+    if stored is None:
+        raise UnknownRelease(f"there is no release {version} of {component}")
+    return stored.body
 
 
 @dataclass(frozen=True)

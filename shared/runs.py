@@ -21,10 +21,11 @@ from shared.clock import Clock
 from shared.cloud import CommandsPort, CommandState, CommandStatus, Conflict, Instance, ObjectsPort
 from shared.documents import Documents
 from shared.fleet import Fleet
+from shared.outlines import Outline
 from shared.plan import Plan
-from shared.planning import make_plan, plan_digest
+from shared.planning import inputs_of, make_plan, plan_digest
 from shared.records import Attempt, Report, StepResult, run_prefix
-from shared.releases import PublishedRelease, UnknownRelease, content, current, manifest
+from shared.releases import UnknownRelease, content, current, outline
 
 log = structlog.get_logger()
 
@@ -186,7 +187,7 @@ class Runs:
         stored = await self._objects.get(key)
         if stored is not None:
             return stored.body
-        published = {each: await self._release(fleet.fleet, each, releases) for each in fleet.components}
+        published = {each: await self._release(fleet, each, releases) for each in fleet.components}
         plan = make_plan(
             fleet,
             published,
@@ -200,16 +201,16 @@ class Runs:
         )
         return await self._put_once(key, plan.model_dump_json().encode())
 
-    async def _release(self, fleet: str, component: str, releases: Mapping[str, str] | None) -> PublishedRelease:
+    async def _release(self, fleet: Fleet, component: str, releases: Mapping[str, str] | None) -> Outline:
         if releases is None:
-            chosen = await current(self._documents, fleet, component)
+            chosen = await current(self._documents, fleet.fleet, component)
             version = chosen.version if chosen else None
         else:
             version = releases.get(component)
         if version is None:
-            raise NoPlan(f"no release of {component} is set for {fleet}")
+            raise NoPlan(f"no release of {component} is set for {fleet.fleet}")
         try:
-            return await manifest(self._objects, component, version)
+            return await outline(self._objects, component, version, inputs_of(fleet, component))
         except UnknownRelease as error:
             raise NoPlan(str(error)) from error
         except ValidationError as error:

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.fleet import Fleet
+from shared.outlines import Outline, outline
 from shared.plan import Content, Plan
-from shared.planning import Explained, explain, make_plan, plan_digest
-from shared.releases import Entry, Manifest, PublishedRelease
+from shared.planning import Explained, explain, inputs_of, make_plan, plan_digest
+from shared.releases import Entry, Manifest
 
 FLEET: dict[str, Any] = {
     "fleet": "web",
@@ -28,23 +30,31 @@ FLEET: dict[str, Any] = {
 FILES = {"src/a.py": "a1", "src/deep/b.py": "b1", "docs/c.md": "c1"}
 
 
-def release(files: Mapping[str, str] = FILES, version: str = "1", component: str = "app") -> PublishedRelease:
-    entries = tuple(Entry(path=path, sha256=content) for path, content in sorted(files.items()))
-    manifest = Manifest(form=1, component=component, version=version, entries=entries)
-    return PublishedRelease(manifest, f"digest of {version}")
+def release(files: Mapping[str, str] = FILES, version: str = "1") -> Manifest:
+    return release_of(*(Entry(path=path, sha256=content) for path, content in sorted(files.items())), version=version)
+
+
+def release_of(*entries: Entry, version: str = "1") -> Manifest:
+    return Manifest(form=1, component="app", version=version, entries=entries)
+
+
+def outlined(fleet: Fleet, component: str, release: Manifest) -> Outline:
+    read = outline(release.model_dump_json(exclude_defaults=True).encode(), inputs_of(fleet, component))
+    return dataclasses.replace(read, digest=f"digest of {release.version}")
 
 
 def planned(
     fleet: Mapping[str, Any] = FLEET,
-    app: PublishedRelease | None = None,
+    app: Manifest | None = None,
     server: str = "i-01234567",
     address: str = "10.0.0.1",
     attempt: str = "1",
 ) -> Plan:
     url = f"https://objects.invalid/{attempt}"
+    described = Fleet.model_validate(fleet)
     return make_plan(
-        Fleet.model_validate(fleet),
-        {"app": app or release()},
+        described,
+        {"app": outlined(described, "app", app or release())},
         server,
         address,
         attempt=attempt,
@@ -136,11 +146,11 @@ def test_a_component_that_is_needed_but_not_listed_counts_in_full() -> None:
     fleet["plan"][3]["needs"] = ["code", "lib-code"]
     content = Content(manifest_url="u", manifest_sha256="s")
 
-    def plan_with(lib: PublishedRelease) -> Plan:
-        releases = {"app": release(), "lib": lib}
+    def plan_with(lib: Manifest) -> Plan:
+        described = Fleet.model_validate(fleet)
         return make_plan(
-            Fleet.model_validate(fleet),
-            releases,
+            described,
+            {"app": outlined(described, "app", release()), "lib": outlined(described, "lib", lib)},
             "i-01234567",
             "10.0.0.1",
             attempt="1",
@@ -148,8 +158,8 @@ def test_a_component_that_is_needed_but_not_listed_counts_in_full() -> None:
             content_urls={"app": content, "lib": content},
         )
 
-    before = plan_with(release(component="lib"))
-    after = plan_with(release(component="lib", version="2"))
+    before = plan_with(release())
+    after = plan_with(release(version="2"))
     assert changed(after, before) == {"lib-code", "build", "start", "up"}
 
 
@@ -207,20 +217,14 @@ def test_a_step_changes_exactly_when_an_input_does(old: dict[str, str], new: dic
 @pytest.mark.parametrize("facts", [{"mode": 0o755}, {"kind": "link"}, {"target": "elsewhere"}, {"sha256": "a2"}])
 def test_an_input_is_more_than_its_content(facts: dict[str, object]) -> None:
     entry = Entry(path="src/a.py", sha256="a1")
-    one, two = (
-        PublishedRelease(Manifest(form=1, component="app", version="1", entries=(each,)), "digest of 1")
-        for each in (entry, entry.model_copy(update=facts))
-    )
+    one, two = release_of(entry), release_of(entry.model_copy(update=facts))
     assert changed(planned(app=two), planned(app=one)) == {"build", "start", "up"}
 
 
 @pytest.mark.parametrize("packed", [{"blocks": (3,)}, {"offset": 7}])
 def test_how_an_input_is_packed_makes_no_difference(packed: dict[str, object]) -> None:
     entry = Entry(path="src/a.py", sha256="a1")
-    one, two = (
-        PublishedRelease(Manifest(form=1, component="app", version="1", entries=(each,)), "digest of 1")
-        for each in (entry, entry.model_copy(update=packed))
-    )
+    one, two = release_of(entry), release_of(entry.model_copy(update=packed))
     assert changed(planned(app=two), planned(app=one)) == set()
 
 

@@ -209,7 +209,7 @@ async def test_a_release_that_was_never_published_is_unknown(objects: FakeObject
 async def test_content_names_a_url_for_everything_that_a_release_needs(objects: FakeObjects, source: Path) -> None:
     await releases.publish(objects, "app", "1", source)
     release = await releases.manifest(objects, "app", "1")
-    content = await releases.content(objects, release, 60)
+    content = await releases.content(objects, await releases.outline(objects, "app", "1"), 60)
     assert content.manifest_sha256 == release.digest
     assert "releases/app/1/manifest.json" in content.manifest_url
     assert set(content.packs) == {pack.sha256 for pack in release.manifest.packs}

@@ -10,7 +10,7 @@ import pytest
 
 from shared.cloud import CommandState, CommandStatus, Unavailable
 from shared.plan import Plan
-from shared.records import Attempt, Report, run_prefix
+from shared.records import Attempt, Report, manifest_key, run_prefix
 from shared.runs import LOST_S, UNSENT_S, NoPlan, Pause, Runs, judge, read_report
 from tests.unit.fleetworld import FIRST, FleetWorld, Killed, done, failed, killed_at
 
@@ -159,6 +159,13 @@ async def test_a_fleet_without_a_release_has_no_plan_and_the_sentence_says_which
 async def test_a_release_that_was_never_published_means_no_plan(runs: Runs, world: FleetWorld) -> None:
     with pytest.raises(NoPlan, match="no release 9 of monolith"):
         await advance(world, runs, Kept(), releases={"monolith": "9"})
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"form":2,"component":"monolith","version":"1","entries":[]}'])
+async def test_a_manifest_that_cannot_be_read_is_said_to_be_so(world: FleetWorld, runs: Runs, body: bytes) -> None:
+    world.objects.bodies[manifest_key("monolith", "1")] = body
+    with pytest.raises(NoPlan, match="the manifest of monolith 1 cannot be read"):
+        await advance(world, runs, Kept())
 
 
 async def test_an_end_is_written_down_with_the_agents_steps(world: FleetWorld, runs: Runs) -> None:
