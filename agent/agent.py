@@ -6,13 +6,19 @@
 
 Needs Python 3.8 and nothing else. DIR is the server's root directory: $SERVER_ROOT, or / when that is not set.
 
-stdout gets one JSON line per step begun (``event: begin``) and ended (``end``), and a last one (``result``). The same
-is PUT to the plan's ``report_url`` as records.Report, as far as that can be reached. Exit status: 0 the plan is done,
-1 a step failed, 2 the plan is unusable.
+stdout gets one JSON line per step begun (``event: begin``), tried again (``retry``) and ended (``end``), and a last
+one (``result``). The same is PUT to the plan's ``report_url`` as records.Report, as far as that can be reached. Exit
+status: 0 the plan is done, 1 a step failed, 2 the plan is unusable.
 
-It is safe to run twice, also at once (the second waits, then finds the work done), and to be cut off at any point: a
-step has an entry in the ledger only when it is done. A ``run`` step may leave daemons behind only if they left its
-process group (setsid): on failure, on a timeout and on SIGTERM the whole group is ended.
+A step begins once the steps that it needs are done, in the plan's order, ``parallel`` of them at once (one, when the
+plan does not say: then strictly in order). When one fails, nothing more begins or is tried again, and those at work go
+on to their end, as with make: what they get done is done for the next attempt.
+
+Each try of a step is a process of its own: its script, or for ``sync`` and ``check`` a fork of this one. So limits of
+time, SIGTERM and the count of CPU seconds are the same for all. It is safe to run twice, also at once (the second
+waits, then finds the work done), and to be cut off at any point: a step has an entry in the ledger only when it is
+done. A ``run`` step may leave daemons behind only if they left its process group (setsid): on failure, on a timeout and
+on SIGTERM the whole group is ended.
 
 A ``sync`` step makes DIR/<to> a symbolic link to a whole tree of the release, and moves it from one tree to the next at
 once. Trees lie beside it in ``.<name>.trees``. Files that two trees share are hard links to one file: nobody may
@@ -29,25 +35,27 @@ import hashlib
 import http.client
 import json
 import os
+import pwd
 import queue
 import re
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 import threading
 import time
+import traceback
 import urllib.error
 import urllib.request
 import zlib
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+    from typing import NoReturn
 
 T = TypeVar("T")
 
@@ -56,6 +64,12 @@ LOGS = "var/log/autoprovisioner"
 
 TERM_GRACE_S = 3.0
 """What a step's processes have between SIGTERM and SIGKILL."""
+
+GROUP_LOOK_S = 0.02
+"""How often a group whose leader has ended is looked at: nobody tells of the end of the others."""
+
+LOCK_LOOK_S = 0.1
+"""How often the lock is tried that another run holds."""
 
 REPORT_TIMEOUT_S = 3.0
 """A report is worth less than getting on with the plan."""
@@ -85,12 +99,8 @@ class StepFailed(Exception):
     """A step failed; the message is the reason."""
 
 
-class TimedOut(Exception):
-    """The step's time is up. Raised in the main thread by SIGALRM."""
-
-
 class Stopped(Exception):
-    """SIGTERM or SIGINT asked us to stop."""
+    """We were asked to stop."""
 
 
 class Corrupt(Exception):
@@ -103,61 +113,34 @@ class Broken(Exception):
 
 # ---- Signals ----
 
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 
 class Signals:
-    """Turns SIGTERM and SIGALRM into exceptions in the main thread, but never inside ``held``."""
+    """The signals that are waited for. They are blocked, so that none of them interrupts anything."""
 
     def __init__(self) -> None:
-        self._held = 0
-        self._waiting: list[Exception] = []
+        self._waited_for = {signal.SIGCHLD, *STOPS}
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited_for)
 
-    def install(self) -> None:
-        """Take over the signals; each stop is raised once."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGALRM, self._alarm)
+    def wait(self, seconds: float) -> str:
+        """Wait for the end of a child or for a stop, but no longer than this; return the stop's name, or nothing."""
+        stop = ""
+        found = signal.sigtimedwait(self._waited_for, max(0.0, seconds))
+        while found is not None:
+            if found.si_signo in STOPS:
+                stop = stop or signal.Signals(found.si_signo).name
+            found = signal.sigtimedwait(self._waited_for, 0)
+        return stop
 
-    def ignore(self) -> None:
-        """Raise no more: the plan has ended, and all that is left is to say so."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, _nothing)  # Not SIG_IGN: that would be inherited by the steps' processes.
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Put off what arrives inside until its end."""
-        self._held += 1
-        try:
-            yield
-        finally:
-            self._held -= 1
-        if not self._held and self._waiting:
-            raise self._waiting.pop(0)
-
-    @contextlib.contextmanager
-    def limit(self, seconds: float) -> Iterator[None]:
-        """Raise TimedOut inside when it takes longer than this."""
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            self._waiting = [error for error in self._waiting if not isinstance(error, TimedOut)]
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.ignore()
-        self._raise(Stopped(f"stopped by {signal.Signals(number).name}"))
-
-    def _alarm(self, number: int, frame: FrameType | None) -> None:
-        self._raise(TimedOut())
-
-    def _raise(self, error: Exception) -> None:
-        if not self._held:
-            raise error
-        self._waiting.append(error)
+    def give_back(self) -> None:
+        """In a child: have signals arrive again, SIGTERM as Stopped."""
+        signal.signal(signal.SIGTERM, _stop)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
 
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """Ignore a signal, in this process only."""
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped
 
 
 # ---- Files that survive a cut ----
@@ -237,7 +220,7 @@ def utc_now() -> str:
 
 
 class Reporter:
-    """Keeps records.Report and sends it. Losing a report never fails a plan."""
+    """Keeps records.Report and sends it. Losing a report never fails a plan, and may delay it by REPORT_TIMEOUT_S."""
 
     def __init__(self, url: str, attempt: str) -> None:
         now = utc_now()
@@ -246,8 +229,7 @@ class Reporter:
         self._report: dict[str, Any] = {"state": "running", "attempt": attempt, "began": now, "updated": now}
 
     def begun(self, step: str, result: dict[str, Any]) -> None:
-        """A step runs now."""
-        self._report["step"] = step
+        """A step runs now, or is tried again."""
         self._steps[step] = dict(result, step=step, result="running")
         self._send()
 
@@ -267,7 +249,7 @@ class Reporter:
         self._send()
 
     def _send(self) -> bool:
-        self._report.update(updated=utc_now(), steps=list(self._steps.values()))
+        self._report.update(updated=utc_now(), steps=list(self._steps.values()), step=self._blamed())
         body = json.dumps(self._report).encode()
         request = urllib.request.Request(self._url, body, method="PUT")  # noqa: S310 - checked by check_plan
         try:
@@ -276,6 +258,14 @@ class Reporter:
         except (OSError, ValueError) as error:
             log(f"the report was not taken: {error}")
             return False
+
+    def _blamed(self) -> str | None:
+        """Return the step that failed first, or else has run the longest; None when there is none."""
+        for result in ("failed", "running"):
+            for name, step in self._steps.items():
+                if step["result"] == result:
+                    return name
+        return None
 
 
 def tail_of(path: str) -> str:
@@ -288,6 +278,9 @@ def tail_of(path: str) -> str:
 
 # ---- The plan ----
 
+
+ONCE = {"tries": 1, "pause_s": 0}
+"""How a step is tried that does not say so."""
 
 _TEXT = {"step", "kind", "fingerprint"}
 _KINDS = {"run": {"script"}, "sync": {"component", "version", "to"}, "check": {"url"}}
@@ -311,10 +304,15 @@ def read_plan(path: str) -> dict[str, Any]:
             raise PlanUnusable(f"the plan lacks {name}")
     if not re.match("https?://", plan["report_url"]):
         raise PlanUnusable("report_url is no HTTP URL")
+    if not isinstance(plan.get("parallel", 1), int) or plan.get("parallel", 1) < 1:
+        raise PlanUnusable("parallel must be a number of steps, 1 or more")
     if not isinstance(plan.get("steps"), list):
         raise PlanUnusable("the plan lacks steps")
+    before: set[str] = set()
     for step in plan["steps"]:
         check_step(step)
+        check_needs(step, before)
+        before.add(step["step"])
     return plan
 
 
@@ -337,6 +335,25 @@ def check_step(step: Any) -> None:
         raise PlanUnusable("step {}: {!r} is no path below the root directory".format(step["step"], step["to"]))
     if step["kind"] == "sync":
         check_content(step["step"], step.get("content"))
+
+    if not isinstance(step.get("user", ""), (str, type(None))):
+        raise PlanUnusable("step {}: user must be a name".format(step["step"]))
+    retry = step.get("retry", ONCE)
+    if not isinstance(retry, dict) or not all(isinstance(retry.get(name), (int, float)) for name in ONCE):
+        raise PlanUnusable("step {}: retry must say tries and pause_s".format(step["step"]))
+
+
+def check_needs(step: dict[str, Any], before: set[str]) -> None:
+    """Refuse a step that waits for what never comes, or that is there twice.
+
+    Raises:
+        PlanUnusable: it needs a step that is not before it, or has the name of one.
+    """
+    needs = step.get("needs", [])
+    if not isinstance(needs, list) or not before.issuperset(needs):
+        raise PlanUnusable("step {} needs a step that is not before it".format(step["step"]))
+    if step["step"] in before:
+        raise PlanUnusable("step {} is there twice".format(step["step"]))
 
 
 def check_content(step: str, content: Any) -> None:
@@ -380,6 +397,10 @@ class Runner:
         self._ledger = Ledger(root)
         self._reporter = Reporter(plan["report_url"], plan["attempt"])
         self._began = time.monotonic()
+        self._waiting: list[dict[str, Any]] = list(plan["steps"])
+        self._at_work: list[Work] = []
+        self._done: set[str] = set()
+        self._reason = ""
 
     def run(self) -> int:
         """Run the plan; return the exit status."""
@@ -388,35 +409,52 @@ class Runner:
                 os.makedirs(os.path.join(self._root, folder), exist_ok=True)
             self._wait_for_lock()
             end_leftover(self._root)
-            reason = self._steps()
+            self._steps()
         except (Stopped, OSError) as error:
-            reason = str(error)
-        self._signals.ignore()
-        state = "failed" if reason else "ok"
-        self._reporter.finished(state, reason)
-        emit(event="result", state=state, reason=reason, seconds=round(time.monotonic() - self._began, 3))
-        return 1 if reason else 0
+            self._reason = str(error)
+        state = "failed" if self._reason else "ok"
+        self._reporter.finished(state, self._reason)
+        seconds = round(time.monotonic() - self._began, 3)
+        emit(event="result", state=state, reason=self._reason, seconds=seconds)
+        return 1 if self._reason else 0
 
     def _wait_for_lock(self) -> None:
-        """Take the server's lock. It goes when this process does, with all its threads; no child has it."""
+        """Take the server's lock. It goes when this process does: children let go of it at once."""
         self._lock = os.open(os.path.join(self._root, HOME, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            emit(event="waiting", reason="another run is under way on this server")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        told = False
+        while not take(self._lock):
+            if not told:
+                emit(event="waiting", reason="another run is under way on this server")
+            told = True
+            stop = self._signals.wait(LOCK_LOOK_S)
+            if stop:
+                raise Stopped(f"stopped by {stop}")
 
-    def _steps(self) -> str:
-        """Run the steps up to the first that fails; return the reason why one did, or nothing."""
-        for step in self._plan["steps"]:
-            if self._is_done(step):
-                self._reporter.ended(step["step"], {"result": "skipped", "fingerprint": step["fingerprint"]})
-                emit(event="end", step=step["step"], result="skipped", seconds=0.0)
-                continue
-            result = self._step(step)
-            if result["result"] == "failed":
-                return "step {} failed: {}".format(step["step"], result["reason"])
-        return ""
+    def _steps(self) -> None:
+        """Run the steps until all are done, or one failed and the others at work have ended."""
+        try:
+            self._begin_ready()
+            while self._at_work:
+                stop = self._signals.wait(min(work.wake_in(may_retry=not self._reason) for work in self._at_work))
+                if stop:
+                    self._give_up(f"stopped by {stop}", end=True)
+                self._look()
+                self._begin_ready()
+        finally:
+            for work in self._at_work:  # Something of ours broke, such as the disk: leave nothing behind.
+                work.kill()
+
+    def _begin_ready(self) -> None:
+        """Skip and begin steps, in order, as far as what they need is done and others leave room."""
+        for step in list(self._waiting):
+            if len(self._at_work) >= self._plan.get("parallel", 1) or self._reason:
+                return
+            if self._done.issuperset(step.get("needs", [])):
+                self._waiting.remove(step)
+                if self._is_done(step):
+                    self._skip(step)
+                else:
+                    self._begin(step)
 
     def _is_done(self, step: dict[str, Any]) -> bool:
         entry = self._ledger.read().get(step["step"], {})
@@ -424,39 +462,46 @@ class Runner:
             return False
         return step["kind"] != "sync" or Trees(self._root, step["to"]).stands(step["content"]["manifest_sha256"])
 
-    def _step(self, step: dict[str, Any]) -> dict[str, Any]:
-        """Run one step and tell everybody; return its records.StepResult without the name."""
-        name, began, moved = step["step"], time.monotonic(), Moved()
-        result: dict[str, Any] = {"fingerprint": step["fingerprint"], "began": utc_now()}
-        reason = self._reason_of_failure(step, result, moved)
-        with self._signals.held():
-            result.update(seconds=round(time.monotonic() - began, 3), bytes=moved.bytes, requests=moved.requests)
-            result["result"] = "failed" if reason else "done"
-            if reason:
-                result.update(reason=reason[:2000], log_tail=self._tail(step))
-            elif step["kind"] != "check":
-                self._ledger.enter(name, dict(result, version=step.get("version", "")))
-            emit(event="end", step=name, **result)
-            self._reporter.ended(name, result)
-        return result
+    def _skip(self, step: dict[str, Any]) -> None:
+        self._done.add(step["step"])
+        self._reporter.ended(step["step"], dict(described(step), result="skipped"))
+        emit(event="end", step=step["step"], result="skipped", seconds=0.0)
 
-    def _begin(self, step: dict[str, Any], result: dict[str, Any]) -> None:
-        with self._signals.held():
-            self._ledger.drop(step["step"])
-            emit(event="begin", step=step["step"], kind=step["kind"], why=step.get("why", ""))
-            self._reporter.begun(step["step"], result)
+    def _begin(self, step: dict[str, Any]) -> None:
+        self._ledger.drop(step["step"])
+        emit(event="begin", step=step["step"], kind=step["kind"], why=step.get("why", ""))
+        self._at_work.append(Work(step, self._start))
+        self._reporter.begun(step["step"], self._at_work[-1].result())
 
-    def _reason_of_failure(self, step: dict[str, Any], result: dict[str, Any], moved: Moved) -> str:
-        act = {"run": self._run, "sync": self._sync, "check": self._check}[step["kind"]]
-        try:
-            self._begin(step, result)
-            with self._signals.limit(step["timeout_s"]):
-                act(step, moved)
-        except TimedOut:
-            return "not done within {:g} s".format(step["timeout_s"])
-        except (StepFailed, Stopped, Corrupt, Broken, OSError) as error:
-            return str(error) or type(error).__name__
-        return ""
+    def _look(self) -> None:
+        """See how the steps at work are doing."""
+        for work in list(self._at_work):
+            tried = len(work.tries)
+            if work.look(may_retry=not self._reason):
+                self._at_work.remove(work)
+                self._end(work)
+            elif len(work.tries) > tried:
+                emit(event="retry", step=work.name, tried=len(work.tries), reason=work.reason)
+                self._reporter.begun(work.name, work.result())
+
+    def _end(self, work: Work) -> None:
+        """A step has ended: enter it into the ledger when it is done, and tell everybody."""
+        result = work.result()
+        if work.reason:
+            result["log_tail"] = self._tail(work.step)
+            self._give_up(f"step {work.name} failed: {work.reason}")
+        else:
+            self._done.add(work.name)
+            if work.step["kind"] != "check":
+                self._ledger.enter(work.name, dict(result, version=work.step.get("version", "")))
+        emit(event="end", step=work.name, **{name: value for name, value in result.items() if name != "parts"})
+        self._reporter.ended(work.name, result)
+
+    def _give_up(self, reason: str, end: bool = False) -> None:
+        """Begin nothing more; ``end`` what is at work, too."""
+        self._reason = self._reason or reason
+        for work in self._at_work if end else ():
+            work.end(reason)
 
     def _tail(self, step: dict[str, Any]) -> str:
         return tail_of(self._log(step)) if step["kind"] == "run" and os.path.exists(self._log(step)) else ""
@@ -464,8 +509,24 @@ class Runner:
     def _log(self, step: dict[str, Any]) -> str:
         return os.path.join(self._root, LOGS, step["step"] + ".log")
 
+    def _start(self, step: dict[str, Any], number: int) -> Try:
+        """Begin a try of a step."""
+        act = {"run": self._run, "sync": self._sync, "check": self._check}[step["kind"]]
+        if number == 1:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._log(step))
+
+        def work(said: int) -> None:
+            os.close(self._lock)
+            self._signals.give_back()
+            tell(said, lambda moved: act(step, moved))
+
+        return Try(step, self._root, work)
+
     def _run(self, step: dict[str, Any], moved: Moved) -> None:
-        run_script(step, self._root, self._log(step), self._environment(step), self._signals)
+        command = write_script(self._root, step["step"], step["script"])
+        handle = os.open(self._log(step), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        become_script(command, self._root, handle, self._environment(step), step.get("user"))
 
     def _environment(self, step: dict[str, Any]) -> dict[str, str]:
         own = {
@@ -477,92 +538,248 @@ class Runner:
             "FLEET": self._plan["fleet"],
             "SERVER": self._plan["server"],
         }
+        if step.get("user"):
+            own.update(home_of(step["user"]))
         return dict(own, **step.get("environment", {}))
 
     def _sync(self, step: dict[str, Any], moved: Moved) -> None:
         Sync(Trees(self._root, step["to"]), step["content"], moved).run()
 
     def _check(self, step: dict[str, Any], moved: Moved) -> None:
-        check(step["url"], step["timeout_s"])
+        check(step["url"])
 
 
-# ---- run ----
+def take(lock: int) -> bool:
+    """Take a lock, if nobody else has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def run_script(step: dict[str, Any], root: str, log_path: str, environment: dict[str, str], signals: Signals) -> None:
-    """Run a step's script in a process group of its own.
+def described(step: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells this form of a step from others: goes into records.StepResult as it is."""
+    return {"fingerprint": step["fingerprint"], "parts": step.get("parts", {})}
 
-    Raises:
-        StepFailed: it ended with another status than 0, or could not be started.
+
+# ---- a step at work ----
+
+
+class Work:
+    """A step at work: the try that is under way, or the pause before the next, and the tries that have ended."""
+
+    def __init__(self, step: dict[str, Any], start: Callable[[dict[str, Any], int], Try]) -> None:
+        self.step = step
+        self.name: str = step["step"]
+        self.tries: list[dict[str, Any]] = []
+        self._start = start
+        self._retry = step.get("retry", ONCE)
+        self._clock = time.monotonic()
+        self._began = utc_now()
+        self._next = 0.0
+        self._try: Try | None = start(step, 1)
+
+    @property
+    def reason(self) -> str:
+        """Why the last try failed; nothing when it did not."""
+        return str(self.tries[-1]["reason"]) if self.tries else ""
+
+    def result(self) -> dict[str, Any]:
+        """Return records.StepResult without the name."""
+        sums = {name: sum(each[name] for each in self.tries) for name in ("cpu_seconds", "bytes", "requests")}
+        found = dict(described(self.step), began=self._began, result="failed" if self.reason else "done", **sums)
+        found.update(seconds=round(time.monotonic() - self._clock, 3), cpu_seconds=round(sums["cpu_seconds"], 3))
+        if self.reason:
+            found["reason"] = self.reason
+        if len(self.tries) > 1:
+            found["tries"] = self.tries
+        return found
+
+    def wake_in(self, *, may_retry: bool) -> float:
+        """Return how many seconds may pass until the next ``look``, when no child ends before."""
+        if self._try is None:
+            return self._next - time.monotonic() if may_retry else 0.0
+        return self._try.wake_at() - time.monotonic()
+
+    def look(self, *, may_retry: bool) -> bool:
+        """Go on as far as can be without waiting; True when the step has ended."""
+        if self._try is None:
+            if may_retry and time.monotonic() >= self._next:
+                self._try = self._start(self.step, len(self.tries) + 1)
+            return not may_retry
+        if not self._try.look():
+            return False
+        self.tries.append(self._try.facts())
+        if not self.reason or not may_retry or len(self.tries) >= self._retry["tries"]:
+            return True
+        self._try, self._next = None, time.monotonic() + self._retry["pause_s"]
+        return False
+
+    def end(self, why: str) -> None:
+        """End the try that is under way."""
+        if self._try is not None:
+            self._try.end(why)
+
+    def kill(self) -> None:
+        """End the try that is under way, at once."""
+        if self._try is not None:
+            self._try.kill()
+
+
+class Try:
+    """One try of a step: a process, in a session and so in a process group of its own."""
+
+    def __init__(self, step: dict[str, Any], root: str, work: Callable[[int], None]) -> None:
+        self._timeout_s = step["timeout_s"]
+        self._what = "the script" if step["kind"] == "run" else "the step"
+        self._root = root
+        self._began, self._clock = utc_now(), time.monotonic()
+        self._pid, self._said = fork(root, work)
+        self._cut = ""
+        self._kill_at = 0.0
+        self._status: int | None = None
+        self._facts: dict[str, Any] = {}
+
+    def wake_at(self) -> float:
+        """Return when to look again, in time.monotonic()'s seconds, when the process does not end before."""
+        soon = time.monotonic() + GROUP_LOOK_S
+        if self._status is not None:
+            return soon
+        return max(self._kill_at, soon) if self._kill_at else self._clock + self._timeout_s
+
+    def look(self) -> bool:
+        """See whether the process has ended; True when all is over. Its group ends when it fails or its time is up."""
+        self._reap()
+        if self._status is not None and self._facts["reason"]:
+            self.end("")
+        elif self._status is None and time.monotonic() >= self._clock + self._timeout_s:
+            self.end(f"not done within {self._timeout_s:g} s")
+        late = self._kill_at and (time.monotonic() >= self._kill_at or not self._lives())
+        if late:
+            self._signal(signal.SIGKILL)
+        over = self._status is not None and bool(late or not self._kill_at)
+        if over:
+            forget_running(self._root, self._pid)
+        return over
+
+    def end(self, why: str) -> None:
+        """Ask the group to end; it is killed after TERM_GRACE_S."""
+        if not self._kill_at:
+            self._cut = why
+            self._kill_at = time.monotonic() + TERM_GRACE_S
+            self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the group at once."""
+        self._signal(signal.SIGKILL)
+        if self._status is None:
+            os.waitpid(self._pid, 0)
+        forget_running(self._root, self._pid)
+
+    def facts(self) -> dict[str, Any]:
+        """Return records.Try, once all is over."""
+        return self._facts
+
+    def _lives(self) -> bool:
+        return self._status is None or signal_group(self._pid, 0)
+
+    def _signal(self, number: int) -> None:
+        if not signal_group(self._pid, number) and self._status is None:
+            os.kill(self._pid, number)  # It has yet to make its group.
+
+    def _reap(self) -> None:
+        """Take note of the process's end: what it said, what it used."""
+        if self._status is not None:
+            return
+        pid, status, used = os.wait4(self._pid, os.WNOHANG)
+        if not pid:
+            return
+        self._status = exit_code(status)
+        said = read_said(self._said)
+        self._facts = {
+            "began": self._began,
+            "seconds": round(time.monotonic() - self._clock, 3),
+            "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
+            "bytes": said.get("bytes", 0),
+            "requests": said.get("requests", 0),
+            "reason": self._why(str(said.get("reason", "")))[:2000],
+        }
+
+    def _why(self, said: str) -> str:
+        """Return why the try failed: that it was ended, what it said itself, or how it ended."""
+        if self._status == 0 and not self._cut:
+            return ""
+        return "; ".join(filter(None, (self._cut, said))) or status_text(self._what, self._status or 0)
+
+
+def fork(root: str, work: Callable[[int], None]) -> tuple[int, int]:
+    """Do work in a child with a session of its own; return its pid, and where to read what it said.
+
+    The child begins only when it is noted down (see ``end_leftover``): it ends when we are gone before.
     """
-    command = write_script(root, step["step"], step["script"])
-    process = None
+    gate, opening = os.pipe()
+    hearing, said = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(opening)
+        in_child(gate, said, work)
+    os.close(gate)
+    os.close(said)
+    note_running(root, pid)
+    os.write(opening, b".")
+    os.close(opening)
+    return pid, hearing
+
+
+def in_child(gate: int, said: int, work: Callable[[int], None]) -> NoReturn:
+    """Work, and never return into what was forked."""
     try:
-        with open(log_path, "wb") as output, signals.held():
-            process = start(command, root, output, environment)
-            note_running(root, process.pid)
-        status = process.wait()
-    except BaseException:
-        with signals.held():
-            if process is not None:
-                end_group(process)
-        raise
+        os.setsid()
+        if os.read(gate, 1):
+            work(said)
+    except BaseException:  # noqa: BLE001 - nothing may get past here; the parent sees the status
+        traceback.print_exc()
     finally:
-        forget_running(root)
-    if status:
-        with signals.held():
-            end_group(process)
-        raise StepFailed(status_text(status))
+        os._exit(1)
 
 
-def write_script(root: str, name: str, text: str) -> list[str]:
-    """Put the script into a file and return the command that runs it."""
-    folder = os.path.join(root, HOME, "scripts")
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, name)
-    with open(path, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chmod(path, 0o700)
-    return [path] if text.startswith("#!") else ["/bin/sh", path]
-
-
-def start(command: list[str], root: str, output: BinaryIO, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a step's process as the leader of a new session."""
+def tell(said: int, act: Callable[[Moved], None]) -> NoReturn:
+    """Do a step's work, and say what it moved and why it failed. A script takes this process over, and says nothing."""
+    moved, reason, status = Moved(), "", 1
     try:
-        return subprocess.Popen(
-            command,
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise StepFailed(f"the script could not be started: {error}") from error
+        act(moved)
+        status = 0
+    except Stopped as error:
+        reason = str(error)  # None: whoever stopped us knows why.
+    except (StepFailed, Corrupt, Broken, OSError) as error:
+        reason = str(error) or type(error).__name__
+    os.write(said, json.dumps({"reason": reason[:2000], "bytes": moved.bytes, "requests": moved.requests}).encode())
+    os._exit(status)
 
 
-def status_text(status: int) -> str:
+def read_said(said: int) -> dict[str, Any]:
+    """Return what a child said: nothing when it was a script, or was killed."""
+    os.set_blocking(said, False)
+    try:
+        found: dict[str, Any] = json.loads(os.read(said, 65536) or b"{}")
+    except BlockingIOError:
+        return {}
+    finally:
+        os.close(said)
+    return found
+
+
+def exit_code(status: int) -> int:
+    """Return a process's exit code, negative for the signal that ended it."""
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def status_text(what: str, status: int) -> str:
     """Say how a process ended."""
     if status > 0:
-        return f"the script ended with status {status}"
-    return f"the script was ended by {signal.Signals(-status).name}"
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End all processes of the step's group: SIGTERM, a short grace, SIGKILL."""
-    signal_group(process.pid, signal.SIGTERM)
-    until = time.monotonic() + TERM_GRACE_S
-    while group_lives(process) and time.monotonic() < until:
-        time.sleep(0.02)
-    signal_group(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def group_lives(process: subprocess.Popen[bytes]) -> bool:
-    """Whether the group has a process left; reaps its leader, which else would count."""
-    process.poll()
-    return signal_group(process.pid, 0)
+        return f"{what} ended with status {status}"
+    return f"{what} was ended by {signal.Signals(-status).name}"
 
 
 def signal_group(group: int, number: int) -> bool:
@@ -574,33 +791,46 @@ def signal_group(group: int, number: int) -> bool:
     return True
 
 
-def running_path(root: str) -> str:
-    """Where the running step's process group is noted down."""
-    return os.path.join(root, HOME, "running.json")
+# ---- what a killed agent leaves behind ----
+
+
+def running_path(root: str, group: int | str = "") -> str:
+    """Where it is noted down that a step's process group runs; without one, the folder of these notes."""
+    return os.path.join(root, HOME, "running", str(group))
 
 
 def note_running(root: str, group: int) -> None:
-    """Note the running step's process group down, for ``end_leftover``."""
-    write_whole(running_path(root), json.dumps({"group": group, "started": started(group), "boot": boot()}))
+    """Note a step's process group down, for ``end_leftover``. A reboot may lose the note, which means nothing then."""
+    os.makedirs(running_path(root), exist_ok=True)
+    with open(running_path(root, group), "w", encoding="utf-8") as stream:
+        json.dump({"started": started(group), "boot": boot()}, stream)
 
 
-def forget_running(root: str) -> None:
-    """The step's process has ended."""
+def forget_running(root: str, group: int | str) -> None:
+    """The process has ended."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(running_path(root))
+        os.unlink(running_path(root, group))
 
 
 def end_leftover(root: str) -> None:
-    """End what an agent that was killed in the middle of a step left running: the step is about to run again."""
+    """End what an agent that was killed in the middle of steps left running: they are about to run again."""
+    folder = running_path(root)
+    for group in os.listdir(folder) if os.path.isdir(folder) else ():
+        with open(running_path(root, group), encoding="utf-8") as stream:
+            text = stream.read()
+        if is_left(int(group), text):
+            log("ending what an earlier run left behind")
+            signal_group(int(group), signal.SIGKILL)
+        forget_running(root, group)
+
+
+def is_left(group: int, note: str) -> bool:
+    """Whether a noted process group is that step's still. Whose note is half written never began."""
     try:
-        with open(running_path(root), encoding="utf-8") as stream:
-            left = json.load(stream)
-    except FileNotFoundError:
-        return
-    if left["boot"] == boot() and started(left["group"]) in ("", left["started"]):
-        log("ending what an earlier run left behind")
-        signal_group(left["group"], signal.SIGKILL)
-    forget_running(root)
+        left = json.loads(note)
+    except ValueError:
+        return False
+    return left["boot"] == boot() and started(group) in ("", left["started"])
 
 
 def started(pid: int) -> str:
@@ -618,14 +848,84 @@ def boot() -> str:
         return stream.read().strip()
 
 
+# ---- run ----
+
+
+def write_script(root: str, name: str, text: str) -> list[str]:
+    """Put the script into a file and return the command that runs it."""
+    folder = os.path.join(root, HOME, "scripts")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, name)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # It may belong to the user that it ran as.
+    with open(path, "x", encoding="utf-8") as stream:
+        stream.write(text)
+    os.chmod(path, 0o700)
+    return [path] if text.startswith("#!") else ["/bin/sh", path]
+
+
+def become_script(command: list[str], root: str, output: int, environment: dict[str, str], user: str | None) -> None:
+    """Turn this process into a step's script. Never returns.
+
+    Raises:
+        StepFailed: the script cannot be started, or not as this user.
+    """
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(root)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)  # Python ignores these, and a program inherits what is ignored.
+    try:
+        if user:
+            become(user, command[-1])
+        os.execve(command[0], command, environment)  # noqa: S606 - the plan's digest was verified
+    except OSError as error:
+        raise StepFailed(f"the script could not be started: {error}") from error
+
+
+def become(user: str, script: str) -> None:
+    """Take on a user's groups and ids, for good. The script becomes the user's, who could not read it otherwise.
+
+    Raises:
+        StepFailed: only root can, and we are not.
+    """
+    entry = account(user)
+    if os.geteuid() == 0:
+        os.chown(script, entry.pw_uid, entry.pw_gid)
+        os.initgroups(user, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+    elif os.geteuid() != entry.pw_uid:
+        raise StepFailed(f"only root can run a step as {user!r}: run the agent as root, or leave the step's user out")
+
+
+def home_of(user: str) -> dict[str, str]:
+    """Return the part of the environment that is the user's own."""
+    return {"HOME": account(user).pw_dir, "USER": user, "LOGNAME": user}
+
+
+def account(user: str) -> pwd.struct_passwd:
+    """Return what the server knows of a user.
+
+    Raises:
+        StepFailed: there is no such user.
+    """
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise StepFailed(f"this server has no user {user!r}: make it in a step before, or name another") from None
+
+
 # ---- check ----
 
 
-def check(url: str, timeout_s: float) -> None:
+def check(url: str) -> None:
     """Ask a URL until it answers 200.
 
     Raises:
-        StepFailed: the time ran out; says what it answered last.
+        Stopped: the time ran out, or the plan ends; says what it answered last.
     """
     pause, last = CHECK_FIRST_S, "no answer"
     try:
@@ -635,8 +935,8 @@ def check(url: str, timeout_s: float) -> None:
                 return
             time.sleep(pause)
             pause = min(CHECK_MOST_S, pause * 1.3)
-    except TimedOut:
-        raise StepFailed(f"{url} did not answer 200 within {timeout_s:g} s; last: {last}") from None
+    except Stopped:
+        raise Stopped(f"{url} did not answer 200; last: {last}") from None
 
 
 def answer_of(url: str) -> str:
@@ -1250,10 +1550,9 @@ def main(arguments: list[str]) -> int:
     if options.command == "ledger":
         print(json.dumps(Ledger(root).read(), indent=1, sort_keys=True))
         return 0
-    signals = Signals()
-    signals.install()
+    os.umask(0o022)  # Whoever started us may have had secrets to keep; what steps write is the server's.
     try:
-        return Runner(read_plan(options.plan), root, signals).run()
+        return Runner(read_plan(options.plan), root, Signals()).run()
     except PlanUnusable as error:
         return refuse(error)
 

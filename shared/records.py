@@ -27,18 +27,38 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Try(Part):
+    """One try of a step; ``reason`` says why it failed."""
+
+    began: datetime
+    seconds: float
+    cpu_seconds: float = 0.0
+    bytes: int = 0
+    requests: int = 0
+    reason: str = ""
+
+
 class StepResult(Part):
-    """One step as the agent reports it; times from the server's own clock, UTC."""
+    """One step as the agent reports it; times from the server's own clock, UTC.
+
+    ``seconds`` go from the first try to the end of the last, with the pauses between them; the other figures are sums.
+    """
 
     step: StepName
     result: Literal["done", "skipped", "failed", "running"]
     fingerprint: str = ""
+    parts: dict[str, str] = Field(default_factory=dict)
+    """What the fingerprint is made of (``shared.planning``): tells later what has changed since."""
     began: datetime | None = None
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of user and system time, of the step's processes that have ended; daemons that it left behind do not count."""
     bytes: int = 0
     requests: int = 0
     reason: str = ""
     log_tail: str = ""
+    tries: tuple[Try, ...] = ()
+    """Every try, where there was more than one."""
 
 
 class Report(Part):

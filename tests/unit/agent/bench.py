@@ -34,6 +34,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = origin.bodies.get(self.path.lstrip("/"))
         span = self.headers.get("Range")
         origin.requests.append((self.path, span))
+        origin.hold.wait(20)
         if body is None:
             self._answer(origin.statuses.get(self.path, 404), b"")
         elif span is None or origin.ignores_ranges:
@@ -73,6 +74,13 @@ class _Server(http.server.ThreadingHTTPServer):
         """An agent that was killed leaves broken connections behind."""
 
 
+def set_event() -> threading.Event:
+    """An event that has happened."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class Origin:
     """What S3 is to the agent. ``breaks``: an answer is cut off once after so many bytes."""
@@ -86,6 +94,8 @@ class Origin:
     ignores_ranges: bool = False
     puts: int = 0
     refused_puts: int = 0
+    hold: threading.Event = field(default_factory=set_event)
+    """Nothing is answered while it is cleared."""
 
     @contextmanager
     def serving(self) -> Iterator[Origin]:
@@ -159,10 +169,10 @@ class Bench:
         done = subprocess.run(self.command(plan), capture_output=True, text=True, timeout=60, check=False)
         return ran(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *steps: Mapping[str, Any]) -> subprocess.Popen[str]:
+    def start(self, *steps: Mapping[str, Any], **changed: object) -> subprocess.Popen[str]:
         """Start the agent and do not wait for it."""
         return subprocess.Popen(
-            self.command(self.plan(*steps)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self.command(self.plan(*steps, **changed)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     async def publish(self, version: str, directory: Path) -> dict[str, Any]:

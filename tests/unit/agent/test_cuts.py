@@ -2,13 +2,26 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from tests.unit.agent.bench import Bench, described
+from tests.unit.agent.bench import Bench, described, script
+
+Facts = dict[str, tuple[object, ...]]
 
 
-async def test_cut_off_before_anything_it_does_a_sync_leaves_the_old_or_the_new_tree_and_a_rerun_completes(
-    bench: Bench,
-) -> None:
+class Cut(NamedTuple):
+    """A run that was cut off, and the run after it."""
+
+    tree: Facts
+    done: dict[str, str]
+    again: int
+    tree_again: Facts
+    leftovers: list[str]
+    done_again: dict[str, str]
+
+
+async def two_releases(bench: Bench) -> tuple[dict[str, Any], Facts, dict[str, Any], Facts]:
+    """Put a release and one before it on the server; return its step and tree, and those of the next."""
     source = bench.folder / "source"
     (source / "read-only").mkdir(parents=True)
     (source / "same").write_text("same")
@@ -24,31 +37,57 @@ async def test_cut_off_before_anything_it_does_a_sync_leaves_the_old_or_the_new_
     (source / "link").symlink_to("same")
     (source / "read-only/large").write_text("LARGE" * 100_000)
     (source / "read-only").chmod(0o555)
-    second = await bench.publish("2", source)
-    new = described(source)
+    return first, dict(old), await bench.publish("2", source), dict(described(source))
+
+
+async def test_cut_off_before_anything_it_does_a_sync_leaves_the_old_or_the_new_tree_and_a_rerun_completes(
+    bench: Bench,
+) -> None:
+    first, old, second, new = await two_releases(bench)
 
     cuts = cut_everywhere(bench.plan(second), bench.root)
 
     assert len(cuts) > 30
     states = []
-    for after_cut, done, status, after_rerun, leftovers in cuts:
-        assert after_cut in (old, new)
-        assert done in (None, first["fingerprint"] if after_cut == old else second["fingerprint"])
-        assert (status, after_rerun) == (0, new)
-        assert len(leftovers) == 4, "two trees and their records"
-        states.append(after_cut == new)
+    for cut in cuts:
+        assert cut.tree in (old, new)
+        assert cut.done.get("code") in (None, first["fingerprint"] if cut.tree == old else second["fingerprint"])
+        assert (cut.again, cut.tree_again) == (0, new)
+        assert len(cut.leftovers) == 4, "two trees and their records"
+        states.append(cut.tree == new)
     assert states == sorted(states), "once the new tree is there, it stays"
     assert {True, False} == set(states)
 
 
-def cut_everywhere(plan: Path, root: Path) -> list[tuple[object, str | None, int, object, list[str]]]:
+async def test_cut_off_anywhere_a_plan_whose_steps_run_side_by_side_is_completed_by_a_rerun(bench: Bench) -> None:
+    _, old, second, new = await two_releases(bench)
+    others = [
+        script("one", "cat two >> one || true; echo x > two"),
+        script("last", "echo x > last", needs=["code", "one"]),
+    ]
+
+    cuts = cut_everywhere(bench.plan(second, *others, parallel=3), bench.root)
+
+    complete = {"code": second["fingerprint"], "one": "1", "last": "1"}
+    assert len(cuts) > 50
+    for cut in cuts:
+        assert cut.tree in (old, new)
+        for step, fingerprint in cut.done.items():
+            assert fingerprint == complete[step] or (step == "code" and cut.tree == old)
+        if "last" in cut.done:
+            assert cut.done == complete, "it needs the others"
+        assert (cut.again, cut.tree_again, cut.done_again) == (0, new, complete)
+    assert any(len(cut.done) == 1 for cut in cuts)
+
+
+def cut_everywhere(plan: Path, root: Path) -> list[Cut]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.unit.agent.cuts", plan, root], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    return [(tree_of(cut[0]), cut[1], cut[2], tree_of(cut[3]), cut[4]) for cut in found]
+    found = [Cut(*cut) for cut in json.loads(done.stdout)]
+    return [cut._replace(tree=tree_of(cut.tree), tree_again=tree_of(cut.tree_again)) for cut in found]
 
 
-def tree_of(found: dict[str, list[object]]) -> dict[str, tuple[object, ...]]:
+def tree_of(found: Facts) -> Facts:
     return {path: tuple(facts) for path, facts in found.items()}

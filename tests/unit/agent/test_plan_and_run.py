@@ -172,7 +172,6 @@ def test_sigterm_ends_the_running_step_and_is_reported(bench: Bench) -> None:
 def test_what_a_killed_agent_left_running_is_ended_before_the_step_runs_again(bench: Bench) -> None:
     process = bench.start(script("one", "echo $$ >> pids; [ $(wc -l < pids) -gt 1 ] || sleep 300"))
     left = pid_in(bench.root / "pids")
-    wait_for((bench.root / agent.HOME / "running.json").exists, "the note of the running step")
     process.kill()
     process.communicate()
     assert is_running(left)
@@ -183,9 +182,9 @@ def test_what_a_killed_agent_left_running_is_ended_before_the_step_runs_again(be
 
 def test_a_process_that_got_the_pid_of_a_step_long_gone_is_left_alone(bench: Bench) -> None:
     with subprocess.Popen(["sleep", "300"], start_new_session=True) as stranger:
-        note = {"group": stranger.pid, "started": "1", "boot": agent.boot()}
-        (bench.root / agent.HOME).mkdir(parents=True)
-        (bench.root / agent.HOME / "running.json").write_text(json.dumps(note))
+        note = {"started": "1", "boot": agent.boot()}
+        (bench.root / agent.HOME / "running").mkdir(parents=True)
+        (bench.root / agent.HOME / f"running/{stranger.pid}").write_text(json.dumps(note))
         try:
             assert bench.run(script("one", "true")).status == 0
             assert is_running(stranger.pid)
@@ -222,7 +221,7 @@ def test_a_check_that_never_succeeds_says_what_it_was_answered_last(bench: Bench
     bench.origin.statuses["/health"] = 503
     check = {"step": "up", "kind": "check", "fingerprint": "1", "timeout_s": 0.5, "url": bench.origin.url + "/health"}
     reason = bench.run(check).end("up")["reason"]
-    assert reason == f"{bench.origin.url}/health did not answer 200 within 0.5 s; last: status 503"
+    assert reason == f"not done within 0.5 s; {bench.origin.url}/health did not answer 200; last: status 503"
 
 
 def test_a_plan_succeeds_although_nobody_takes_its_reports(bench: Bench) -> None:
