@@ -1,0 +1,250 @@
+"""What must always hold: checked after every effect, whatever goes wrong (the numbers are docs/simulation.md's)."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import orjson
+
+from shared.cloud import AlarmState, Image, StoredObject
+from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
+from shared.records import Bake, Pointer, bake_key, history_key, pointer_key
+from tests.simulation.fleet import NAME
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+VIEW_S = 75.0
+"""What was seen may be acted on for sixty seconds; the rest is the way to AWS, and how late its answers are."""
+
+WINDOW_S = 3000.0
+"""The budget's hour, less twice what clocks are off by."""
+
+CALLS_A_MINUTE = 4000
+"""For one process and four servers; past this it spins."""
+
+
+class Violated(Exception):
+    """An invariant does not hold; the message says which, and what was seen."""
+
+
+class Invariants:
+    """Watches one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.by_hand = False
+        """The pointer was last written by a person."""
+        self._healthy: deque[tuple[float, frozenset[str]]] = deque([(0.0, frozenset())])
+        self._taken: list[tuple[float, str]] = []
+        self._audited: dict[str, Mapping[str, str]] = {}
+        self._pause: deque[tuple[float, str]] = deque([(0.0, "")])
+        self._alarm: deque[tuple[float, AlarmState]] = deque([(0.0, "OK")])
+        self._ran: Counter[tuple[str, str, str]] = Counter()
+        self._calls: Counter[str] = Counter()
+        self._minute = 0
+
+    # What is told.
+
+    def changed(self) -> None:
+        """Servers, or what the group says of them, changed."""
+        from tests.simulation.world import serving  # noqa: PLC0415  the world stands on this module
+
+        well = frozenset(serving(self._world))
+        if well != self._healthy[-1][1]:
+            self._healthy.append((self._world.loop.time(), well))
+            while len(self._healthy) > 2 and self._healthy[1][0] < self._world.loop.time() - 2 * VIEW_S:
+                self._healthy.popleft()
+
+    def paused(self, what: str) -> None:
+        """A person wrote a pause, or lifted it."""
+        self._pause.append((self._world.loop.time(), what))
+
+    def alarmed(self, state: AlarmState) -> None:
+        """The incident alarm changed."""
+        self._alarm.append((self._world.loop.time(), state))
+
+    def called(self, process: Process) -> None:
+        """A process calls AWS (12: no hot loops)."""
+        minute = int(self._world.loop.time() // 60)
+        if minute != self._minute:
+            self._minute = minute
+            self._calls.clear()
+        self._calls[process.name] += 1
+        if self._calls[process.name] > CALLS_A_MINUTE * max(1, self._world.options.servers // 4):
+            self._violated(12, f"{process.name} made {self._calls[process.name]} calls within a minute")
+
+    def ran(self, server: str, step: str, fingerprint: str, well: bool) -> None:
+        """A server ran a step (9: to good effect at most once)."""
+        if well and step != "healthy":
+            self._ran[server, step, fingerprint] += 1
+            if self._ran[server, step, fingerprint] > 1:
+                self._violated(9, f"{server} did the step {step} twice with the same fingerprint")
+
+    # What is asked before something is destroyed.
+
+    def takes_out(self, process: Process, fleet: str, server: str, how: str) -> None:
+        """A server is about to be taken out of its group."""
+        self._audit(process, server)
+        self._fresh(process, fleet)
+        self._owned(server)
+        again = any(taken == server for _, taken in self._taken)
+        if not again:
+            self._budget(server)
+            self._floor(server)
+        if self._audited.get(server, {}).get("by") == "chaos":
+            self._chaos(server)
+        self._taken.append((self._world.loop.time(), server))
+
+    def _audit(self, process: Process, target: str) -> None:
+        if target not in self._audited:
+            self._violated(11, f"{process.name} acts on {target}, and no audit says so")
+
+    def _fresh(self, process: Process, fleet: str) -> None:
+        age = self._world.loop.time() - process.looked.get(fleet, float("-inf"))
+        if age > VIEW_S:
+            self._violated(6, f"{process.name} acts on what it saw of {fleet} {age:.0f} s ago")
+
+    def _owned(self, server: str) -> None:
+        machine = self._world.ec2.machines.get(server)
+        if machine is not None and machine.now.tags.get(MANAGED_TAG) != "true":
+            self._violated(7, f"{server} does not carry our tag")
+
+    def _budget(self, server: str) -> None:
+        now, most = self._world.loop.time(), self._world.fleet.policies.disruption.hourly
+        recent = {taken for at, taken in self._taken if at > now - WINDOW_S} | {server}
+        if len(recent) > most:
+            self._violated(5, f"{len(recent)} servers taken out within the hour, {most} allowed")
+
+    def _floor(self, server: str) -> None:
+        """Enough others were well at some moment of the last minute, not counting those taken out since."""
+        now, floor = self._world.loop.time(), self._world.fleet.policies.disruption.floor
+        if server not in self._healthy[-1][1]:
+            return
+        best = 0
+        for (_, well), end in zip(self._healthy, [at for at, _ in list(self._healthy)[1:]] + [now], strict=True):
+            if end >= now - VIEW_S:
+                gone = {taken for at, taken in self._taken if at > end - VIEW_S}
+                best = max(best, len(well - gone - {server}))
+        if best < floor:
+            self._violated(4, f"without {server} {best} healthy servers are left, the floor is {floor}")
+
+    def _chaos(self, server: str) -> None:
+        if not self._world.fleet.policies.chaos.enabled:
+            self._violated(7, f"chaos takes {server} of a fleet that has not opted in")
+        if self._stood(self._pause, ""):
+            self._violated(8, f"chaos takes {server} while paused")
+        if self._stood(self._alarm, "OK"):
+            self._violated(8, f"chaos takes {server} while the alarm is {self._alarm[-1][1]}")
+
+    def _stood(self, changes: deque[tuple[float, str]] | deque[tuple[float, AlarmState]], fine: str) -> bool:
+        """Whether it has been otherwise than fine for longer than a view may be old."""
+        at, state = changes[-1]
+        return state != fine and at < self._world.loop.time() - VIEW_S
+
+    def ends(self, process: Process, server: str) -> None:
+        """An instance outside any group is about to be terminated."""
+        self._audit(process, server)
+        machine = self._world.ec2.machines.get(server)
+        if machine is None:
+            return
+        tags = machine.now.tags
+        if tags.get(MANAGED_TAG) != "true":
+            self._violated(7, f"{process.name} terminates {server}, which does not carry our tag")
+        if self._world.group().member(server) is not None:
+            self._violated(4, f"{process.name} terminates {server} past its group")
+
+    def retires(self, process: Process, image: Image) -> None:
+        """An image is about to be deregistered."""
+        self._audit(process, image.image)
+        for reason in self._references(image.image):
+            self._violated(3, f"{process.name} deregisters {image.image}: {reason}")
+        picture = self._world.ec2.pictures.get(image.image)
+        if picture is not None and picture.past.now.tags.get(FLEET_TAG) != NAME:
+            self._violated(7, f"{process.name} deregisters {image.image}, which is none of ours")
+
+    def _references(self, image: str) -> list[str]:
+        world = self._world
+        pointer = world.pointer()
+        found = ["the pointer names it"] if pointer and pointer.image == image else []
+        found += [
+            f"template version {each.version}"
+            for each in world.ec2.templates[NAME]
+            if each.default and each.image == image
+        ]
+        found += [
+            f"{name} runs it" for name, each in world.ec2.machines.items() if each.living and each.now.image == image
+        ]
+        bakes = [world.bucket.get(key) for key in world.bucket.keys(bake_key(NAME, "").removesuffix(".json"))]
+        for stored in bakes:
+            bake = orjson.loads(stored.body) if stored else {}
+            if bake.get("image") == image and bake.get("stage") not in ("ready", "failed"):
+                found.append(f"{bake['bake']} is being baked")
+        return found + (["one of the last proven"] if image in self._last_proven() else [])
+
+    def _last_proven(self) -> list[str]:
+        pictures = [each.past.now for each in self._world.ec2.pictures.values()]
+        ended: list[tuple[str, str]] = []
+        for image in pictures:
+            stored = self._world.bucket.get(bake_key(NAME, image.tags.get(BAKE_TAG, "")))
+            bake = Bake.model_validate_json(stored.body) if stored else None
+            if bake is not None and bake.stage == "ready" and image.state == "available":
+                ended.append(((bake.ended or bake.requested).isoformat(), image.image))
+        return [image for _, image in sorted(ended)[-self._world.fleet.policies.retention.keep :]]
+
+    # What is looked at after a change.
+
+    def wrote(self, process: Process, key: str, body: bytes, before: StoredObject | None) -> None:
+        """A process wrote an object."""
+        if key == pointer_key(NAME):
+            self._pointer_written(process, body, before)
+        elif "/audit/" in key:
+            fields = orjson.loads(body)
+            self._audited[fields["target"]] = fields
+
+    def _pointer_written(self, process: Process, body: bytes, before: StoredObject | None) -> None:
+        """2: one more than the history's end, and nothing that was written by us is lost."""
+        pointer = Pointer.model_validate_json(body)
+        history = self._world.bucket.keys(history_key(NAME, 0).removesuffix("00000000.json"))
+        last = int(history[-1].rsplit("/", 1)[1].removesuffix(".json")) if history else 0
+        if pointer.generation != last + 1:
+            self._violated(2, f"{process.name} writes generation {pointer.generation} after {last}")
+        if before is not None and not self.by_hand:
+            old = orjson.loads(before.body)
+            if old["write_id"] != pointer.write_id and not self._in_history(old):
+                self._violated(2, f"{process.name} writes over generation {old['generation']}, which no history has")
+        self.by_hand = False
+
+    def _in_history(self, pointer: Mapping[str, object]) -> bool:
+        stored = self._world.bucket.get(history_key(NAME, int(str(pointer["generation"]))))
+        return stored is not None and orjson.loads(stored.body)["write_id"] == pointer["write_id"]
+
+    def after(self, process: Process, method: str) -> None:
+        """Something took effect."""
+        if method in ("put", "deregister"):
+            self._pointer_holds(process)
+        if method in ("launch", "create_image"):
+            self._one_builder(process)
+
+    def _pointer_holds(self, process: Process) -> None:
+        """1: what the pointer names can be launched from."""
+        pointer = self._world.pointer()
+        if pointer is None or self.by_hand:
+            return
+        picture = self._world.ec2.pictures.get(pointer.image)
+        if picture is None or picture.past.now.state != "available":
+            self._violated(1, f"after {process.name} the pointer names {pointer.image}, which is not available")
+
+    def _one_builder(self, process: Process) -> None:
+        """9: one living builder and prover a bake."""
+        living = [each.now.tags for each in self._world.ec2.machines.values() if each.living]
+        builders = Counter((tags.get(BAKE_TAG, ""), tags[ROLE_TAG]) for tags in living if ROLE_TAG in tags)
+        for (bake, role), number in builders.items():
+            if number > 1:
+                self._violated(9, f"after {process.name} {bake} has {number} living {role}s")
+
+    def _violated(self, number: int, what: str) -> None:
+        self._world.violated(number, what)

@@ -1,0 +1,55 @@
+"""What people do during a run, drawn from the seed: requests, edits, releases, and mistakes."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+DAY_S = 86_400.0
+
+KINDS = (
+    "rollback",
+    "rollback",
+    "pin",
+    "disable",
+    "disable",
+    "kill",
+    "kill",
+    "pause",
+    "edit",
+    "edit-wrong",
+    "edit-garbage",
+    "delete-pointer",
+    "bake",
+    "bake",
+    "release",
+    "release",
+    "bad-release",
+    "malformed",
+    "forged",
+    "unknown-fleet",
+    "unknown-server",
+    "clean",
+    "clean",
+    "corrupt",
+)
+
+
+@dataclass(frozen=True)
+class Deed:
+    """One thing that somebody does. ``amount`` is for how long it stands, or which server it is about."""
+
+    at: float
+    kind: str
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.amount:.2f}"
+
+
+def draw(seed: int, days: float, a_day: float = 20) -> tuple[Deed, ...]:
+    """Draw what people do, in order. They begin with a bake, and clean up a few times a day."""
+    chance = random.Random(f"{seed} operators")
+    count = max(1, round(a_day * days))
+    deeds = [Deed(chance.uniform(3600, days * DAY_S), chance.choice(KINDS), chance.random()) for _ in range(count)]
+    return tuple(sorted([Deed(1800.0, "bake", 0.0), *deeds], key=lambda each: each.at))

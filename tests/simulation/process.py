@@ -1,0 +1,166 @@
+"""A service's process: its real handler on simulated ports, which can be killed, paused, and run twice."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from shared.aws import Cloud
+from shared.cloud import CloudError, Denied, Incomplete, Throttled, Unavailable
+from shared.consumer import Consumer
+from shared.names import ServiceName, queue_name
+from shared.runtime import bundle, guarded
+from tests.simulation import ports
+from tests.simulation.faults import Fault
+from tests.simulation.loop import VirtualClock
+from tests.simulation.messaging import BUCKET
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+T = TypeVar("T")
+
+SLOWEST_CALL_S = 0.2
+
+
+class Killed(BaseException):
+    """The process was ended by SIGKILL: whatever runs in it has no effect any more."""
+
+
+class ProcessClock(VirtualClock):
+    """The clock of a process; one that was paused sleeps until it is resumed."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process.world.loop)
+        self._process = process
+
+    async def sleep(self, seconds: float) -> None:
+        """Let virtual time pass, and wait for the process to be resumed."""
+        await asyncio.sleep(seconds)
+        await self._process.awake()
+
+
+class Process:
+    """One process of a service."""
+
+    def __init__(self, world: World, service: ServiceName, number: int) -> None:
+        self.world = world
+        self.service = service
+        self.name = f"{service}#{number}"
+        self.alive = True
+        self.chance = random.Random(f"{world.seed} {self.name}")
+        self.clock = ProcessClock(self)
+        self.clock.skew = world.skews.get(service, self.clock.skew)
+        self.looked: dict[str, float] = {}
+        """When this process last looked at each group."""
+        self._running = asyncio.Event()
+        self._running.set()
+        self._task = world.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        structlog.contextvars.bind_contextvars(service=self.name)
+        cloud = Cloud(
+            groups=ports.GroupsFacade(self),
+            servers=ports.ServersFacade(self),
+            commands=ports.CommandsFacade(self),
+            objects=ports.ObjectsFacade(self),
+            publisher=ports.PublisherFacade(self),
+            alarms=ports.AlarmsFacade(self),
+            health=ports.HealthFacade(self),
+            queue=ports.QueueFacade(self),
+        )
+        services = bundle(self.service, cloud, self.clock, self.chance)
+        make = importlib.import_module(f"services.{self.service}.__main__").make
+        handle = guarded(make(services), services.alerts, BUCKET)
+        assert cloud.queue is not None
+        consumer = Consumer(cloud.queue, handle, self.clock, self.chance, queue_name=queue_name(self.service))
+        try:
+            await consumer.run()
+        except BaseException as error:
+            if self.alive:
+                self.world.broken(f"{self.name} ended by itself: {error!r}")
+            if not isinstance(error, asyncio.CancelledError):
+                return
+            raise
+
+    def kill(self) -> None:
+        """End it, as SIGKILL does: nothing that it began goes on."""
+        if self.alive:
+            self.alive = False
+            self._running.set()
+            self.world.loop.call_soon(self._task.cancel)
+
+    def pause(self) -> None:
+        """Stop it, as SIGSTOP does: it keeps what it knows."""
+        self._running.clear()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._running.set()
+
+    async def awake(self) -> None:
+        """Wait until it may run; raise Killed when it is dead."""
+        await self._running.wait()
+        self.check()
+
+    def check(self) -> None:
+        """Raise Killed when it is dead."""
+        if not self.alive:
+            raise Killed
+
+    def new_id(self) -> str:
+        """Return an id."""
+        return f"{self.chance.getrandbits(128):032x}"
+
+    async def read(self, method: str, answer: Callable[[float], T], *, late: bool = False) -> T:
+        """Ask the world something. ``answer`` is given the moment that it may answer of; ``late``: AWS may lag."""
+        world = self.world
+        await self.awake()
+        fault = world.strike(self, method, writes=False, late=late)
+        await asyncio.sleep(self.chance.random() * SLOWEST_CALL_S)
+        await self.awake()
+        lag = world.lag(self, fault) if late else 0.0
+        if fault is not None:
+            self._fail(fault)
+        return answer(world.loop.time() - lag)
+
+    async def write(self, method: str, effect: Callable[[], T], *, retried: bool = True) -> T:
+        """Change the world. ``retried``: the SDK sends such a call again when its reply is lost."""
+        world = self.world
+        await self.awake()
+        fault = world.strike(self, method, writes=True, late=False)
+        await asyncio.sleep(self.chance.random() * SLOWEST_CALL_S)
+        self.check()
+        if fault is not None and fault.kind in ("error", "throttled", "denied", "storm", "partial"):
+            self._fail(fault)
+        if fault is not None and fault.kind == "late":
+            world.later(self, fault.amount, method, effect)
+            raise Unavailable(f"{method}: no reply in time")
+        answer = world.carry_out(self, method, effect)
+        await asyncio.sleep(self.chance.random() * SLOWEST_CALL_S)
+        await self.awake()
+        if fault is None:
+            return answer
+        if fault.kind == "retried" and retried:
+            return world.carry_out(self, method, effect)
+        raise Unavailable(f"{method}: the reply was lost")
+
+    def _fail(self, fault: Fault) -> None:
+        error: CloudError
+        match fault.kind:
+            case "throttled" | "storm":
+                error = Throttled("Rate exceeded")
+            case "denied":
+                error = Denied("AccessDenied")
+            case "partial":
+                error = Incomplete("the second page did not come")
+            case "stale" | "lagging":
+                return
+            case _:
+                error = Unavailable("503 Service Unavailable")
+        raise error

@@ -1,0 +1,89 @@
+"""What must hold at rest (13 to 15), and the state that two runs are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG, ROLE_TAG
+from shared.records import alert_key, membership_key
+from tests.simulation.fleet import NAME
+from tests.simulation.machines import GROUP_TAG
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+def at_rest(world: World) -> list[tuple[int, str]]:
+    """Return what is not as it must be at rest, with the invariant's number."""
+    return [(13, what) for what in _strength(world)] + [(14, what) for what in _left_over(world)]
+
+
+def _strength(world: World) -> Iterator[str]:
+    """13: the fleet is at strength, with the right image, and nothing is stuck."""
+    group, ec2 = world.group(), world.ec2
+    serving = [each.server for each in group.members if each.in_service]
+    if len(group.members) != group.desired or len(serving) != group.desired:
+        yield f"{len(serving)} of {group.desired} are in service: {[each.state for each in group.members]}"
+    for server in serving:
+        if not ec2.machines[server].well:
+            yield f"{server} is in service and does not serve"
+    pointer = world.pointer()
+    default = next(each for each in ec2.templates[NAME] if each.default)
+    if pointer is None:
+        yield "there is no pointer that can be read"
+    elif default.image != pointer.image:
+        yield f"the launch template has {default.image}, the pointer {pointer.image}"
+    members = _members(world)
+    if sorted(members) != sorted(serving):
+        yield f"the members are {members}, in service are {serving}"
+
+
+def _left_over(world: World) -> Iterator[str]:
+    """14: nothing leaks."""
+    group = world.group()
+    for server, machine in sorted(world.ec2.machines.items()):
+        tags = machine.now.tags
+        if not machine.living or group.member(server) is not None or tags.get(FLEET_TAG) != NAME:
+            continue
+        if ROLE_TAG in tags or (QUARANTINE_TAG not in tags and GROUP_TAG not in tags):
+            yield f"{server} is left over: {dict(tags)}"
+    for snapshot, image in sorted(world.ec2.snapshots.items()):
+        if image not in world.ec2.pictures:
+            yield f"the snapshot {snapshot} of {image} is left over"
+    for bake in _bakes(world):
+        if bake.get("ended") is None:
+            yield f"the bake {bake['bake']} never ended: {bake['stage']}"
+
+
+def _members(world: World) -> list[str]:
+    stored = world.bucket.get(membership_key(NAME))
+    return [each["server"] for each in orjson.loads(stored.body)["members"]] if stored else []
+
+
+def _bakes(world: World) -> list[dict[str, Any]]:
+    stored = [world.bucket.get(key) for key in world.bucket.keys(f"fleets/{NAME}/bakes/")]
+    return [orjson.loads(each.body) for each in stored if each is not None]
+
+
+def state_of(world: World) -> Mapping[str, Any]:
+    """Return the state, ids aside: what two runs of the same deeds must agree in."""
+    group, ec2, pointer = world.group(), world.ec2, world.pointer()
+    bakes = {each["bake"]: each for each in _bakes(world)}
+    alerts = world.bucket.keys(alert_key(NAME, "").removesuffix(".json"))
+    return {
+        "desired": group.desired,
+        "members": sorted(str(each.state) for each in group.members),
+        "membership": len(_members(world)),
+        "pinned": pointer is not None and pointer.pin is not None,
+        "pointer's releases": bakes.get((pointer.bake if pointer else None) or "", {}).get("releases"),
+        "builders": sum(each.living and ROLE_TAG in each.now.tags for each in ec2.machines.values()),
+        "bakes under way": sorted(bake for bake, each in bakes.items() if each["ended"] is None),
+        "alerts": [key.rsplit("/", 1)[1].removesuffix(".json") for key in alerts],
+        "managed": sum(
+            each.past.now.tags.get(MANAGED_TAG) == "true" and BAKE_TAG not in each.past.now.tags
+            for each in ec2.pictures.values()
+        ),
+    }

@@ -1,0 +1,76 @@
+"""Runs a seed: the days with everything that goes wrong, and then the rest, in which all must come right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tests.simulation.faults import DAY_S
+from tests.simulation.fleet import NAME, VERSIONS
+from tests.simulation.rest import at_rest, state_of
+from tests.simulation.world import Options, Violation, World, seeded
+
+LONGEST_REST_S = 8 * 3600.0
+LOOK_EVERY_S = 600.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to."""
+
+    options: Options
+    calls: int
+    digest: str
+    lines: int
+    state: Mapping[str, Any]
+    violation: Violation | None
+
+
+def run(options: Options, *, keep: bool = False) -> tuple[Result, World]:
+    """Run a seed to its end, or to the first violation."""
+    world = World(options)
+    violation: Violation | None = None
+    with seeded(world):
+        try:
+            world.begin()
+            world.run(options.days * DAY_S)
+            settle(world)
+        except Violation as error:
+            violation = error
+        state = state_of(world) if violation is None else {}
+        world.close()
+    return Result(options, world.calls, world.trace.digest(), len(world.trace.lines), state, violation), world
+
+
+def settle(world: World) -> None:
+    """Let everything come to rest: no faults, people put right what they did, one bake more; then nothing changes."""
+    world.say("rest", "world", "nothing goes wrong any more")
+    world.trouble.rest()
+    for key in world.bucket.keys(f"fleets/{NAME}/pause.json"):
+        world.bucket.delete(key)
+    world.people.set_release(VERSIONS[-1])
+    world.people.ask("image.pin.requested", by="ben")
+    world.groups.resume(NAME)
+    world.groups.set_desired(NAME, world.options.servers)
+    end = world.loop.time() + LONGEST_REST_S
+    world.run(world.loop.time() + 4 * 3600)
+    world.people.ask("image.bake.requested", by="gil", reason="the last")
+    world.run(world.loop.time() + 3 * 3600)
+    while (wrong := at_rest(world)) and world.loop.time() < end:
+        world.run(world.loop.time() + LOOK_EVERY_S)
+    for number, what in wrong:
+        world.violated(number, what)
+    world.run(world.loop.time())
+    before = state_of(world)
+    world.run(world.loop.time() + LOOK_EVERY_S)
+    after = state_of(world)
+    changed = [name for name in before if before[name] != after[name]]
+    if changed:
+        world.violated(15, f"another sweep changed {changed[0]}: {before[changed[0]]} to {after[changed[0]]}")
+        world.run(world.loop.time())
+
+
+def faultless(options: Options) -> Options:
+    """Return the same run without anything going wrong."""
+    return replace(options, families=(), faults=())

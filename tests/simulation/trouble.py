@@ -1,0 +1,262 @@
+"""Makes the faults that were drawn happen: armed for the next call that fits, or for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from shared.cloud import AlarmState
+from shared.names import SERVICES, ServiceName
+from tests.simulation.faults import Fault
+from tests.simulation.fleet import INCIDENT, NAME
+
+if TYPE_CHECKING:
+    from tests.simulation.machines import Machine
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+WRITE_ONLY = ("lost", "late", "retried")
+LATE_ONLY = ("stale",)
+WINDOWS = ("storm", "lagging", "denied")
+
+
+class Trouble:
+    """All that is wrong just now."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._armed: dict[str, list[Fault]] = {service: [] for service in SERVICES}
+        self._windows: dict[str, list[Fault]] = {service: [] for service in SERVICES}
+        self._deliveries: dict[str, list[Fault]] = {}
+        self.alarm: AlarmState = "OK"
+        self.at_rest = False
+        """Nothing goes wrong any more."""
+
+    def strike(self, fault: Fault) -> None:
+        """A fault's time has come."""
+        if self.at_rest:
+            return
+        self._world.say("fault", fault.target or "world", str(fault))
+        _STRIKE[fault.family](self, fault)
+
+    def rest(self) -> None:
+        """End all trouble."""
+        self.at_rest = True
+        for each in (self._armed, self._windows):
+            for armed in each.values():
+                armed.clear()
+        self._deliveries.clear()
+        weather = self._world.ec2.weather
+        weather.dark.clear()
+        weather.full = weather.blind = weather.next_image_fails = weather.next_image_broken = False
+        weather.next_launch = ""
+        self._set_alarm("OK")
+        self._world.skews.clear()
+        for process in list(self._world.processes):
+            process.clock.skew = timedelta()
+            process.resume()
+        for picture in self._world.ec2.pictures.values():
+            picture.disk.broken = False
+        for machine in self._world.ec2.machines.values():
+            machine.disk.broken = False
+            machine.trouble = "" if machine.trouble in ("hung", "sick") else machine.trouble
+        self._one_of_each()
+
+    def _one_of_each(self) -> None:
+        for service in SERVICES:
+            alive = [each for each in self._world.processes if each.service == service]
+            for twin in alive[1:]:
+                self._world.kill(twin)
+            if not alive:
+                self._world.start(service)
+
+    # Calls.
+
+    def of_call(self, process: Process, method: str, *, writes: bool, late: bool) -> Fault | None:
+        """Return what this call is to suffer; kills happen here."""
+        armed = self._armed[process.service]
+        if armed:
+            for fault in armed:
+                if _fits(fault, method, writes=writes, late=late):
+                    return self._taken(process, method, armed, fault)
+        for window in self._windows[process.service]:
+            if window.kind == "denied" or (window.kind == "storm" and process.chance.random() < 0.5):
+                return window
+        return None
+
+    def _taken(self, process: Process, method: str, armed: list[Fault], fault: Fault) -> Fault | None:
+        armed.remove(fault)
+        self._world.say("struck", process.name, f"{method}: {fault.kind}")
+        if fault.kind != "kill":
+            return fault
+        self._kill(process, fault)
+        return None
+
+    def _kill(self, process: Process, fault: Fault) -> None:
+        """Half of the kills come before the call takes effect, half after it."""
+        delay = 0.0 if process.chance.random() < 0.5 else 0.25
+        self._world.after(delay, lambda: self._world.kill(process))
+        self._world.after(delay + fault.amount, lambda: self._restart(process.service))
+
+    def _restart(self, service: ServiceName) -> None:
+        if all(each.service != service for each in self._world.processes) and not self.at_rest:
+            self._world.start(service)
+
+    def _restart_all(self) -> None:
+        for service in SERVICES:
+            self._restart(service)
+
+    def lag(self, process: Process) -> float:
+        """Return how late reads of EC2 and Auto Scaling are just now."""
+        for window in self._windows[process.service]:
+            if window.kind == "lagging":
+                return process.chance.random() * 10
+        return 0.0
+
+    def _call(self, fault: Fault) -> None:
+        if fault.kind == "blind":
+            self._world.ec2.weather.blind = True
+            self._world.after(fault.amount, self._see)
+        elif fault.kind in WINDOWS:
+            self._windows[fault.target].append(fault)
+            self._world.after(fault.amount, lambda: _remove(self._windows[fault.target], fault))
+        else:
+            self._armed[fault.target].append(fault)
+
+    def _see(self) -> None:
+        self._world.ec2.weather.blind = False
+
+    # Processes.
+
+    def _process(self, fault: Fault) -> None:
+        services = [each for each in SERVICES if fault.target in ("", each)]
+        if fault.kind == "outage":
+            for process in list(self._world.processes):
+                self._world.kill(process)
+            self._world.after(fault.amount, self._restart_all)
+        elif fault.kind == "kill":
+            self._armed[fault.target].append(fault)
+        elif fault.kind == "pause":
+            for process in [each for each in self._world.processes if each.service in services]:
+                process.pause()
+                self._world.after(fault.amount, process.resume)
+        elif fault.kind == "twin":
+            twin = self._world.start(services[0])
+            self._world.after(fault.amount, lambda: self._world.kill(twin))
+
+    # Messages.
+
+    def _message(self, fault: Fault) -> None:
+        self._deliveries.setdefault(fault.target, []).append(fault)
+
+    def deliveries(self, queue: str) -> tuple[float, ...]:
+        """Return after how many seconds a message to the queue arrives: once, mostly."""
+        waiting = self._deliveries.get(queue)
+        if not waiting:
+            return (0.0,)
+        fault = waiting.pop(0)
+        self._world.say("struck", queue, fault.kind)
+        return {"duplicate": (0.0, fault.amount), "delay": (fault.amount,), "lose": ()}[fault.kind]
+
+    # Servers and the cloud.
+
+    def _server(self, fault: Fault) -> None:
+        if fault.kind.startswith("next-"):
+            fate = fault.kind.removeprefix("next-")
+            self._world.ec2.weather.next_launch = fate  # type: ignore[assignment]
+            return
+        machines = self._world.ec2.machines
+        living = [each for each in sorted(machines) if machines[each].now.state == "running"]
+        if living:
+            self._befall(living[int(fault.amount * len(living))], fault.kind)
+
+    def _befall(self, server: str, kind: str) -> None:
+        self._world.say("befalls", server, kind)
+        machine: Machine = self._world.ec2.machines[server]
+        if kind == "vanish":
+            self._world.ec2.vanish(server)
+        elif kind == "stopped":
+            self._world.ec2.terminate(server)
+        else:
+            machine.trouble = "sick" if kind == "sick" else "hung"
+            if kind == "hung":
+                self._world.after(1800, lambda: self._world.ec2.vanish(server) if machine.living else None)
+        self._world.invariants.changed()
+
+    def _of_cloud(self, fault: Fault) -> None:
+        ec2 = self._world.ec2
+        match fault.kind:
+            case "zone-dark" | "zone-lost":
+                ec2.weather.dark.add(fault.target)
+                self._world.after(fault.amount, lambda: ec2.weather.dark.discard(fault.target))
+                self._lose_zone(fault)
+            case "full":
+                ec2.weather.full = True
+                self._world.after(fault.amount, self._room)
+            case "image-fails":
+                ec2.weather.next_image_fails = True
+            case "image-broken":
+                ec2.weather.next_image_broken = True
+            case "image-breaks":
+                self._break_image(fault)
+            case "incident" | "unknown-alarm":
+                self._set_alarm("ALARM" if fault.kind == "incident" else "INSUFFICIENT_DATA")
+                self._world.after(fault.amount, lambda: self._set_alarm("OK"))
+        self._world.invariants.changed()
+
+    def _lose_zone(self, fault: Fault) -> None:
+        machines = self._world.ec2.machines
+        for server in sorted(machines):
+            if fault.kind == "zone-lost" and machines[server].now.zone == fault.target:
+                self._world.ec2.vanish(server)
+
+    def _room(self) -> None:
+        self._world.ec2.weather.full = False
+
+    def _break_image(self, fault: Fault) -> None:
+        """What the pointer's image needs is gone from outside: no server from it becomes healthy, for a while."""
+        pointer = self._world.pointer()
+        picture = self._world.ec2.pictures.get(pointer.image) if pointer else None
+        if picture is None:
+            return
+        picture.disk.broken = True
+        self._world.say("befalls", picture.past.now.image, "breaks")
+
+    def _set_alarm(self, state: AlarmState) -> None:
+        if self.alarm != state:
+            self.alarm = state
+            self._world.say("alarm", INCIDENT, state)
+            self._world.invariants.alarmed(state)
+            body = f'{{"AlarmName":"{INCIDENT}","NewStateValue":"{state}","NewStateReason":"{NAME}"}}'
+            self._world.messaging.publish("alarms", body)
+
+    def _clock(self, fault: Fault) -> None:
+        skew = timedelta(seconds=fault.amount)
+        self._world.skews[fault.target] = skew
+        for process in self._world.processes:
+            if process.service == fault.target:
+                process.clock.skew = skew
+
+
+def _fits(fault: Fault, method: str, *, writes: bool, late: bool) -> bool:
+    if fault.method and fault.method != method:
+        return False
+    if fault.kind in WRITE_ONLY:
+        return writes
+    return late if fault.kind in LATE_ONLY else True
+
+
+def _remove(faults: list[Fault], fault: Fault) -> None:
+    if fault in faults:
+        faults.remove(fault)
+
+
+_STRIKE: Mapping[str, Callable[[Trouble, Fault], None]] = {
+    "calls": Trouble._call,
+    "processes": Trouble._process,
+    "messages": Trouble._message,
+    "servers": Trouble._server,
+    "cloud": Trouble._of_cloud,
+    "clocks": Trouble._clock,
+}
