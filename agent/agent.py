@@ -226,6 +226,7 @@ class Reporter:
         now = utc_now()
         self._url = url
         self._steps: dict[str, dict[str, Any]] = {}
+        self._failed: str | None = None
         self._report: dict[str, Any] = {"state": "running", "attempt": attempt, "began": now, "updated": now}
 
     def begun(self, step: str, result: dict[str, Any]) -> None:
@@ -236,6 +237,8 @@ class Reporter:
     def ended(self, step: str, result: dict[str, Any]) -> None:
         """A step ended."""
         self._steps[step] = dict(result, step=step)
+        if result["result"] == "failed":
+            self._failed = self._failed or step
         if result["result"] != "skipped":
             self._send()
 
@@ -261,11 +264,8 @@ class Reporter:
 
     def _blamed(self) -> str | None:
         """Return the step that failed first, or else has run the longest; None when there is none."""
-        for result in ("failed", "running"):
-            for name, step in self._steps.items():
-                if step["result"] == result:
-                    return name
-        return None
+        running = [name for name, step in self._steps.items() if step["result"] == "running"]
+        return self._failed or (running[0] if running else None)
 
 
 def tail_of(path: str) -> str:

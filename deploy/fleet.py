@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from deploy.mistakes import cause, meant, near, sentence
 from deploy.reference import fleet_reference, fleet_schema
 from deploy.yamllines import FleetError, Place, Source, read_text, read_values
-from shared.fleet import CheckStep, Fleet, RunStep, SyncStep
+from shared.fleet import CheckStep, Fleet, RunStep, SyncStep, overlap
 
 _KINDS: Mapping[str, type[RunStep | SyncStep | CheckStep]] = {"run": RunStep, "sync": SyncStep, "check": CheckStep}
 _STAND_IN = {"step": "stand-in", "check": "http://{address}/"}
@@ -65,6 +65,7 @@ def _steps(source: Source, plan: Sequence[Any]) -> list[BaseModel | None]:
     for number, value in enumerate(plan):
         if isinstance(value, dict):
             _check_links(source, ("plan", number), value, seen, synced)
+    _check_directories(source, plan)
     return steps
 
 
@@ -126,6 +127,21 @@ def _check_links(source: Source, path: Place, step: dict[str, Any], seen: dict[s
         if name in seen:
             source.blame((*path, "step"), f"is {name}, as on line {seen[name]} already; give each step its own name")
         seen.setdefault(name, source.line((*path, "step")))
+
+
+def _check_directories(source: Source, plan: Sequence[Any]) -> None:
+    """Check that no two steps sync to the same place: each is a whole release, and nothing else."""
+    seen: list[tuple[int, str]] = []
+    for number, step in enumerate(plan):
+        to = step.get("to") if isinstance(step, dict) else None
+        if not isinstance(to, str):
+            continue
+        for other, there in seen:
+            if overlap(to, there):
+                line = source.line(("plan", other, "to"))
+                mend = "give each component a directory of its own"
+                source.blame(("plan", number, "to"), f"is {to}, but line {line} syncs to {there}; {mend}")
+        seen.append((number, to))
 
 
 def _checked(source: Source, model: type[BaseModel], value: Any, path: Place = ()) -> BaseModel | None:

@@ -18,6 +18,7 @@ _TITLES: Mapping[type[BaseModel], str] = {RunStep: "a run step", SyncStep: "a sy
 _NAME = "must be lower-case letters, digits and dashes, and begin with a letter"
 _PATTERNS = {
     ids.FLEET_PATTERN: _NAME,
+    r"^[a-z_][a-z0-9_-]{0,31}$": "must be the name of a user of the server, such as www-data",
     r"^https?://": "must begin with http:// or https://",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "must be letters, digits and underscores, and not begin with a digit",
     r"^[a-z0-9-]+\.[a-z0-9-]+$": "must be an instance type, such as m7i.large",

@@ -19,6 +19,9 @@ RelativePath = Annotated[
 ]
 """A path below the server's root directory (``srv/monolith``) or below the fleet's folder (``scripts/build.sh``)."""
 
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+"""A user of the server, by name."""
+
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -26,8 +29,16 @@ class _Described(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Retry(_Described):
+    """How often a step is tried before it has failed. Each try has the step's whole timeout."""
+
+    tries: int = Field(ge=1, le=10)
+    pause: float = Field(default=5, ge=0, le=600)
+    """Between the end of a try and the next."""
+
+
 class RunStep(_Described):
-    """Run a script as root, in the server's root directory. It must be safe to run again."""
+    """Run a script in the server's root directory. It must be safe to run again."""
 
     step: StepName
     run: RelativePath
@@ -40,7 +51,11 @@ class RunStep(_Described):
     A component that the step needs but does not list here counts as read in full.
     """
     environment: dict[EnvironmentName, str] = Field(default_factory=dict)
+    user: UserName | None = None
+    """Whom it runs as, with that user's groups and HOME; root when nobody is named."""
     timeout: float = Field(default=600, gt=0, le=14400)
+    retry: Retry | None = None
+    """Not tried again when nothing is said."""
 
 
 class SyncStep(_Described):
@@ -51,6 +66,8 @@ class SyncStep(_Described):
     to: RelativePath
     needs: tuple[StepName, ...] = ()
     timeout: float = Field(default=1800, gt=0, le=14400)
+    retry: Retry | None = None
+    """Not tried again when nothing is said; a download that breaks off goes on by itself a few times in any case."""
 
 
 class CheckStep(_Described):
@@ -185,6 +202,11 @@ class Fleet(_Described):
     zones: tuple[str, ...] = Field(default=("us-east-1a", "us-east-1b"), min_length=1)
     subnets: tuple[str, ...] = ()
     capacity: Capacity
+    parallel: int = Field(default=1, ge=1, le=16)
+    """How many steps of the plan a server runs at once: 1 is strictly in order.
+
+    With more, a step begins as soon as those that it needs are done, whatever else stands before it in the plan.
+    """
     plan: tuple[Step, ...] = Field(min_length=1)
     health: Health
     scaling: Scaling | None = None
@@ -205,8 +227,18 @@ class Fleet(_Described):
                 if need not in seen:
                     raise ValueError(f"plan: {step.step!r} needs {need!r}, which is not a step before it")
             seen.add(step.step)
+        syncs = [step for step in self.plan if isinstance(step, SyncStep)]
+        for number, sync in enumerate(syncs):
+            for other in syncs[:number]:
+                if overlap(sync.to, other.to):
+                    raise ValueError(f"plan: {sync.step!r} syncs to {sync.to}, where {other.step!r} does already")
         for step in self.plan:
             unknown = set(step.inputs) - set(self.components) if isinstance(step, RunStep) else set()
             if unknown:
                 raise ValueError(f"plan: {step.step!r} has inputs from {sorted(unknown)[0]!r}, which no step syncs")
         return self
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two directories are the same, or one is inside the other. Pure."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

@@ -23,6 +23,13 @@ class Content(_Wire):
     """Pack digest to URL."""
 
 
+class Tries(_Wire):
+    """How often a step is tried, and for how long it rests between two tries."""
+
+    tries: int = 1
+    pause_s: float = 0.0
+
+
 class PlannedStep(_Wire):
     """One step. Which fields are set follows from ``kind``."""
 
@@ -30,11 +37,16 @@ class PlannedStep(_Wire):
     kind: Literal["run", "sync", "check"]
     fingerprint: str
     """SHA-256 in hex over all that the step depends on; a ledger entry with the same one means: nothing to do."""
+    parts: dict[str, str] = Field(default_factory=dict)
+    """What the fingerprint is made of (``shared.planning``); kept with the result, to tell later what has changed."""
     needs: tuple[str, ...] = ()
     timeout_s: float
+    """Of each try."""
+    retry: Tries = Tries()
     why: str = ""
     script: str = ""
     environment: dict[str, str] = Field(default_factory=dict)
+    user: str | None = None
     component: str = ""
     version: str = ""
     to: str = ""
@@ -51,4 +63,6 @@ class Plan(_Wire):
     attempt: str
     address: str
     report_url: str
+    parallel: int = 1
+    """How many steps run at once; each begins once those that it needs are done."""
     steps: tuple[PlannedStep, ...]

@@ -276,7 +276,8 @@ def concluded(attempt: Attempt, progress: Progress, now: datetime) -> Attempt:
 def _reported(report: Report) -> Progress:
     if report.state == "ok":
         return Progress("ok", steps=report.steps)
-    failed = next((step for step in reversed(report.steps) if step.result == "failed"), None)
+    failures = [step for step in report.steps if step.result == "failed"]
+    failed = next((step for step in failures if step.step == report.step), failures[0] if failures else None)
     return Progress(
         "failed",
         step=report.step or (failed.step if failed else None),
@@ -288,7 +289,9 @@ def _reported(report: Report) -> Progress:
 
 def _ended(status: CommandStatus, report: Report | None) -> Progress:
     """Return how a command failed whose agent had no last word: it was killed, cut off, or never began."""
-    where = f" in step {report.step}" if report and report.step else ""
+    at_work = [step.step for step in report.steps if step.result == "running"] if report else []
+    blamed = at_work or ([report.step] if report and report.step else [])
+    where = f" in step {' and '.join(blamed)}" if blamed else ""
     detail = f": {status.detail}" if status.detail else ""
     return Progress(
         "failed",

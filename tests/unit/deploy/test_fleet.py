@@ -100,6 +100,26 @@ def test_the_example_is_right() -> None:
             "policies:\n  drain:\n    second: 1\nhealth:\n  url",
             "fleet.yaml:23: policies.drain.second is not a field of policies.drain; did you mean seconds?",
         ),
+        ("timeout: 90", "retry: 3", "fleet.yaml:17: plan[1].retry must be a mapping of fields, but is 3."),
+        ("timeout: 90", "retry: {tries: 0}", "fleet.yaml:17: plan[1].retry.tries must be at least 1, but is 0."),
+        (
+            "timeout: 90",
+            "retry: {tries: 2, pauses: 1}",
+            "fleet.yaml:17: plan[1].retry.pauses is not a field of retry; did you mean pause?",
+        ),
+        (
+            "timeout: 90",
+            "user: Web Server",
+            "fleet.yaml:17: plan[1].user must be the name of a user of the server, such as www-data, "
+            'but is "Web Server".',
+        ),
+        ("plan:", "parallel: 0\nplan:", "fleet.yaml:8: parallel must be at least 1, but is 0."),
+        (
+            "    to: srv/product\n",
+            "    to: srv/product\n  - step: lib\n    sync: lib\n    to: srv/product/lib\n",
+            "fleet.yaml:14: plan[1].to is srv/product/lib, but line 11 syncs to srv/product; "
+            "give each component a directory of its own.",
+        ),
         ("timeout: 90", "timeout: soon", 'fleet.yaml:17: plan[1].timeout must be a number, but is "soon".'),
         ("timeout: 90", "timeout: 0", "fleet.yaml:17: plan[1].timeout must be more than 0, but is 0."),
         ("timeout: 90", "timeout: 99999", "fleet.yaml:17: plan[1].timeout must be at most 14400, but is 99999."),

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from shared.fleet import Fleet
 from shared.outlines import Outline, outline
-from shared.plan import Content, Plan
-from shared.planning import Explained, explain, inputs_of, make_plan, plan_digest
+from shared.plan import Content, Plan, Tries
+from shared.planning import Done, Explained, differences, explain, inputs_of, ledger_of, make_plan, plan_digest
+from shared.records import StepResult
 from shared.releases import Entry, Manifest
 
 FLEET: dict[str, Any] = {
@@ -228,17 +229,119 @@ def test_how_an_input_is_packed_makes_no_difference(packed: dict[str, object]) -
     assert changed(planned(app=two), planned(app=one)) == set()
 
 
+def done(plan: Plan) -> dict[str, Done]:
+    return {step.step: Done(step.fingerprint, step.parts) for step in plan.steps}
+
+
 def test_explaining_says_which_steps_run_and_why() -> None:
-    plan = planned(app=release(version="2"))
-    ledger = {step.step: step.fingerprint for step in planned().steps if step.step != "index"}
-    assert explain(plan, ledger) == (
-        Explained("packages", runs=False, reason="done, and nothing that it depends on has changed"),
-        Explained("code", runs=True, reason="changed since it was done: release app 2, packages"),
-        Explained("build", runs=False, reason="done, and nothing that it depends on has changed"),
-        Explained("index", runs=True, reason="not done on this server yet"),
-        Explained("start", runs=False, reason="done, and nothing that it depends on has changed"),
-        Explained("up", runs=True, reason="checks always run"),
+    ledger = done(planned())
+    del ledger["index"]
+    unchanged = ("nothing that it depends on has changed",)
+    assert explain(planned(app=release(version="2")), ledger) == (
+        Explained("packages", runs=False, reasons=unchanged),
+        Explained("code", runs=True, reasons=("release app 1 -> 2",)),
+        Explained("build", runs=False, reasons=unchanged),
+        Explained("index", runs=True, reasons=("it was not done yet",)),
+        Explained("start", runs=False, reasons=unchanged),
+        Explained("up", runs=True, reasons=("checks always run",)),
     )
+
+
+INPUTS = {"app": ["src/**/*.py"]}
+
+
+@pytest.mark.parametrize(
+    ("step", "fleet", "reasons"),
+    [
+        ("packages", with_step("packages", script="more"), ["its script changed"]),
+        ("packages", with_step("packages", user="app"), ["its user root -> app"]),
+        ("start", with_step("start", environment={"PORT": "81"}), ["its environment's PORT changed"]),
+        (
+            "start",
+            with_step("start", environment={"HOST": "x"}),
+            ["its environment's HOST is new", "its environment's PORT is gone"],
+        ),
+        ("code", with_step("code", to="srv/new"), ["its directory srv/app -> srv/new"]),
+        ("build", with_step("code", to="srv/new"), ["its directory of app srv/app -> srv/new"]),
+        ("index", with_step("code", to="srv/new"), ["code, which it needs, changed"]),
+        ("index", with_step("index", needs=["code", "build"]), ["that it needs build is new"]),
+        ("index", with_step("index", needs=[]), ["that it needs code is gone"]),
+        ("index", with_step("index", inputs=INPUTS, needs=[]), None),
+        ("build", with_step("build", inputs={"app": ["src/a.py"]}), ["its input files of app changed (2 -> 1)"]),
+        (
+            "start",
+            with_step("start", inputs=INPUTS, script="more"),
+            ["its script changed", "its list of inputs of app is new", "its directory of app none -> srv/app"],
+        ),
+    ],
+)
+def test_a_reason_names_every_part_that_changed(step: str, fleet: Mapping[str, Any], reasons: list[str] | None) -> None:
+    found = {each.step: each for each in explain(planned(fleet), done(planned()))}[step]
+    assert found.runs
+    if reasons is not None:
+        assert list(found.reasons) == reasons
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({**FILES, "src/a.py": "a2"}, "its input files of app changed"),
+        ({**FILES, "src/new.py": "n1"}, "its input files of app changed (2 -> 3)"),
+    ],
+)
+def test_a_release_that_touches_inputs_is_a_reason_of_the_step_that_reads_them(
+    files: Mapping[str, str], reason: str
+) -> None:
+    found = {each.step: each for each in explain(planned(app=release(files, "2")), done(planned()))}
+    assert found["build"].reasons == (reason,)
+    assert found["start"].reasons == ("build, which it needs, changed",)
+
+
+def test_a_release_that_only_its_storing_tells_from_the_one_before_says_so() -> None:
+    old, new = {"release": "app 1 aaa"}, {"release": "app 1 bbb"}
+    assert list(differences(old, new)) == ["release app 1 is stored in another form"]
+    assert list(differences(old, {"release": "lib 3 ccc"})) == ["release app -> lib 3"]
+
+
+def test_what_was_done_before_parts_were_recorded_changed_in_an_unknown_way() -> None:
+    assert list(differences({}, {"script": "1"})) == [
+        "something that it depends on has changed; what, was not recorded"
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"timeout": 7}, {"retry": {"tries": 3}}, {"run": "elsewhere.sh"}])
+def test_how_a_step_is_run_is_no_part_of_it(changes: Mapping[str, Any]) -> None:
+    assert changed(planned(with_step("build", **changes))) == set()
+    assert changed(planned({**FLEET, "parallel": 4})) == set()
+
+
+def test_every_difference_of_fingerprints_has_a_reason() -> None:
+    others = [with_step("packages", user="app"), with_step("start", environment={}), with_step("up", check="http://x/")]
+    for other in [planned(fleet) for fleet in others]:
+        for step, old in zip(other.steps, planned().steps, strict=True):
+            assert bool(list(differences(old.parts, step.parts))) == (old.fingerprint != step.fingerprint)
+
+
+def test_no_part_tells_a_value_of_the_environment() -> None:
+    plan = planned(with_step("start", environment={"PASSWORD": "swordfish"}))
+    assert not any("swordfish" in value for step in plan.steps for value in step.parts.values())
+
+
+def test_the_ledger_of_an_image_is_what_its_builder_reported_as_done() -> None:
+    steps = [
+        StepResult.model_validate({"step": name, "result": result, "fingerprint": "f", "parts": {"script": "s"}})
+        for name, result in (("one", "done"), ("two", "skipped"), ("three", "failed"), ("four", "running"))
+    ]
+    assert ledger_of(steps) == {name: Done("f", {"script": "s"}) for name in ("one", "two")}
+
+
+def test_tries_users_and_how_many_at_once_reach_the_server() -> None:
+    fleet = with_step("build", user="app", retry={"tries": 3, "pause": 2})
+    plan = planned({**fleet, "parallel": 2})
+    steps = {step.step: step for step in plan.steps}
+    assert plan.parallel == 2
+    assert (steps["build"].user, steps["build"].retry) == ("app", Tries(tries=3, pause_s=2))
+    assert (steps["start"].user, steps["start"].retry) == (None, Tries(tries=1))
 
 
 def test_a_release_that_is_missing_is_an_error() -> None:

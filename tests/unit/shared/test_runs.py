@@ -206,6 +206,18 @@ def test_a_command_that_was_cut_off_blames_the_step_that_ran() -> None:
     assert "compile" in ended.reason
 
 
+def test_of_several_failures_the_one_that_the_agent_blames_counts() -> None:
+    steps = (*failed("code", "later", "log of code"), *failed("compile", "first", "log of compile"))
+    ended = judge(CommandStatus(CommandState.FAILED), report("failed", step="compile", steps=steps), 1)
+    assert (ended.step, ended.reason, ended.log_tail) == ("compile", "first", "log of compile")
+
+
+def test_a_command_that_was_cut_off_names_every_step_that_was_at_work() -> None:
+    steps = done("code", "compile", result="running")
+    ended = judge(CommandStatus(CommandState.CANCELLED), report("running", step="code", steps=steps), 1)
+    assert "in step code and compile" in ended.reason
+
+
 def test_a_command_that_aws_does_not_know_is_lost_only_after_a_while() -> None:
     assert judge(CommandStatus(CommandState.UNKNOWN), None, LOST_S - 1).state == "running"
     assert judge(CommandStatus(CommandState.UNKNOWN), None, LOST_S).state == "lost"
