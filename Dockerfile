@@ -15,7 +15,7 @@ COPY pyproject.toml uv.lock ./
 RUN uv sync --frozen --no-dev
 
 FROM dependencies AS localcloud-dependencies
-RUN uv sync --frozen --no-dev --extra localcloud
+RUN uv sync --frozen --no-dev --extra localcloud --extra ops
 
 FROM ${PYTHON_IMAGE} AS base
 RUN groupadd --gid 65532 autoprovisioner \

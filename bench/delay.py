@@ -71,7 +71,7 @@ def _figure(what: str, percent: int, delays: Mapping[str, list[float]]) -> Measu
 
 
 async def _publish(clock: Clock, messages: int) -> None:
-    async with open_cloud(OperatorSettings(), "bench", clock) as cloud:
+    async with open_cloud(OperatorSettings.read(), "bench", clock) as cloud:
         for number in range(messages):
             moment = f"{clock.monotonic():.6f}"
             await cloud.publisher.publish(ServerKillRequested(fleet="web", server=f"i-{number:017x}", reason=moment))

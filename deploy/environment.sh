@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 python=$(find_python)
 uv=$(find_uv)
 echo "set-up: installing the locked dependencies into .venv"
-UV_PYTHON="$python" UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true "$uv" sync --quiet --frozen --all-extras ||
+# Compiled here and once: where PYTHONDONTWRITEBYTECODE is set, every process would compile half a thousand modules again.
+UV_COMPILE_BYTECODE=1 UV_PYTHON="$python" UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true "$uv" sync --quiet --frozen --all-extras ||
     fail "uv could not install the locked dependencies; the lines above say why"
 echo "set-up: done"

@@ -290,7 +290,7 @@ def _with_cloud(work: Callable[[Cloud], Awaitable[T]]) -> T:
     from shared.clock import SystemClock
 
     async def run() -> T:
-        async with open_cloud(OperatorSettings(), "ops", SystemClock()) as cloud:
+        async with open_cloud(OperatorSettings.read(), "ops", SystemClock()) as cloud:
             return await work(cloud)
 
     with _sentences():

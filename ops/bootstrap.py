@@ -34,7 +34,7 @@ async def bootstrap(description: Path, scale: float) -> None:
         DeployError, CloudError: something could not be made; run it again to go on from there.
     """
     fleet = read_fleet(description)
-    settings, clock = OperatorSettings(), SystemClock()
+    settings, clock = OperatorSettings.read(), SystemClock()
     await apply_messaging(settings.bucket)
     async with open_cloud(settings, "ops", clock) as cloud:
         if await releases.current(Documents(cloud.objects), fleet.fleet, "monolith") is None:

@@ -60,7 +60,7 @@ async def bring_up(folder: Path, port: int, description: Path, say: Callable[[st
         await stack.start_services(say)
         say("generating and publishing the first releases")
         clock = SystemClock()
-        async with open_cloud(OperatorSettings(), "ops", clock) as cloud:
+        async with open_cloud(OperatorSettings.read(), "ops", clock) as cloud:
             await first_releases(cloud, clock, fleet, stack.folder / "releases")
         await apply_group(fleet)
     except BaseException:

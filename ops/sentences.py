@@ -12,6 +12,7 @@ from shared.documents import CorruptDocument
 from shared.fleets import UnknownFleet
 from shared.packing import SourceError
 from shared.releases import UnknownRelease, VersionTaken
+from shared.settings import SettingsError
 
 EXPECTED = (
     AlreadyRunning,
@@ -23,6 +24,7 @@ EXPECTED = (
     UnusableFolder,
     OSError,
     Refusal,
+    SettingsError,
     SourceError,
     StartFailed,
     UnknownFleet,

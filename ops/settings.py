@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.settings import PREFIX
+from shared.settings import Settings
 
 
-class OperatorSettings(BaseSettings):
+class OperatorSettings(Settings):
     """Where the documents and topics are. AWS_* variables are botocore's."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     bucket: str = Field(default="autoprovisioner", min_length=3, max_length=63)
     topic_prefix: str = ""
-    queue_url: None = None
-    dead_letter_url: None = None
+
+    @property
+    def queue_url(self) -> None:
+        """None: the command line consumes no queue."""
+
+    @property
+    def dead_letter_url(self) -> None:
+        """None, likewise."""

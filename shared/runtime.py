@@ -27,7 +27,7 @@ from shared.fleets import Fleets, UnknownFleet
 from shared.messages import Envelope
 from shared.names import ServiceName
 from shared.outcome import Done, Outcome, Reject, Retry
-from shared.settings import ServiceSettings, SettingsError, read_settings
+from shared.settings import ServiceSettings, SettingsError
 from shared.telemetry import configure_logs, exporting
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ def run_service(name: ServiceName, make_handler: Callable[[Services], Handler]) 
     traceback for anything else.
     """
     try:
-        settings = read_settings()
+        settings = ServiceSettings.read()
         _touch(settings.heartbeat_file)
     except SettingsError as error:
         print(f"{name} cannot start: {error}", file=sys.stderr)

@@ -1,24 +1,41 @@
-"""What a service is told by its environment: ``AUTOPROVISIONER_*``. The ``AWS_*`` variables are botocore's."""
+"""What a process is told by its environment: ``AUTOPROVISIONER_*``. The ``AWS_*`` variables are botocore's."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PREFIX = "AUTOPROVISIONER_"
 
 
 class SettingsError(Exception):
-    """The environment lacks something or has it wrong; the message is one sentence for whoever starts the service."""
+    """The environment lacks something or has it wrong; the message is one sentence for whoever starts the process."""
 
 
-class ServiceSettings(BaseSettings):
+class Settings(BaseModel):
+    """Settings that are read from the environment, each from the variable of its name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            SettingsError: with one sentence that names every variable that is missing or wrong.
+        """
+        told = {field: os.environ.get(PREFIX + field.upper()) for field in cls.model_fields}
+        try:
+            return cls.model_validate({field: value for field, value in told.items() if value is not None})
+        except ValidationError as error:
+            raise SettingsError(_sentence(error)) from error
+
+
+class ServiceSettings(Settings):
     """The settings of one service."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     bucket: str = Field(default="autoprovisioner", min_length=3, max_length=63)
     queue_url: str = Field(pattern=r"^https?://")
@@ -26,18 +43,6 @@ class ServiceSettings(BaseSettings):
     topic_prefix: str = Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{12}:.+$")
     log_format: Literal["json", "console"] = "json"
     heartbeat_file: Path | None = None
-
-
-def read_settings() -> ServiceSettings:
-    """Read the environment.
-
-    Raises:
-        SettingsError: with one sentence that names every variable that is missing or wrong.
-    """
-    try:
-        return ServiceSettings()
-    except ValidationError as error:
-        raise SettingsError(_sentence(error)) from error
 
 
 def _sentence(error: ValidationError) -> str:

@@ -82,7 +82,7 @@ async def _scene(stack: Stack, description: Path) -> AsyncIterator[Scene]:
     screen.say("starting the local cloud: EC2, Auto Scaling, SSM, S3, SQS, SNS, EventBridge, CloudWatch on one port")
     await asyncio.to_thread(stack.start_cloud)
     try:
-        async with open_clients() as clients, open_cloud(OperatorSettings(), "ops", clock) as cloud:
+        async with open_clients() as clients, open_cloud(OperatorSettings.read(), "ops", clock) as cloud:
             screen.say("creating topics, queues and rules from the template, and starting the six services")
             await stack.start_services(screen.say)
             screen.say("generating and publishing the first releases: tens of thousands of files")

@@ -90,7 +90,7 @@ def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compos
 async def test_the_story_goes_well_on_what_compose_starts(composed: Composed) -> None:
     clock = SystemClock()
     fleet = read_fleet(REPOSITORY / "examples" / "web" / "fleet.yaml")
-    async with open_clients() as clients, open_cloud(OperatorSettings(), "ops", clock) as cloud:
+    async with open_clients() as clients, open_cloud(OperatorSettings.read(), "ops", clock) as cloud:
         scene = make_scene(
             composed, clients, cloud, fleet, Screen(Journal(), clock), composed.folder / "releases", float(SCALE)
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.runtime import run_service
-from shared.settings import ServiceSettings, SettingsError, read_settings
+from shared.settings import ServiceSettings, SettingsError
 
 WHOLE = {
     "QUEUE_URL": "http://127.0.0.1:4566/000000000000/autoprovisioner-chaos",
@@ -27,12 +27,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def read() -> ServiceSettings:
-    return read_settings()
-
-
 def test_the_defaults_are_those_of_the_containers(environment: pytest.MonkeyPatch) -> None:
-    settings = read()
+    settings = ServiceSettings.read()
     assert settings.queue_url == WHOLE["QUEUE_URL"]
     assert (settings.bucket, settings.log_format, settings.heartbeat_file) == ("autoprovisioner", "json", None)
 
@@ -41,7 +37,7 @@ def test_everything_can_be_set(environment: pytest.MonkeyPatch, tmp_path: Path) 
     environment.setenv("AUTOPROVISIONER_BUCKET", "ours")
     environment.setenv("AUTOPROVISIONER_LOG_FORMAT", "console")
     environment.setenv("AUTOPROVISIONER_HEARTBEAT_FILE", str(tmp_path / "alive"))
-    settings = read()
+    settings = ServiceSettings.read()
     assert (settings.bucket, settings.log_format, settings.heartbeat_file) == ("ours", "console", tmp_path / "alive")
 
 
@@ -49,7 +45,7 @@ def test_all_that_is_missing_is_named_in_one_sentence(environment: pytest.Monkey
     environment.delenv("AUTOPROVISIONER_QUEUE_URL")
     environment.delenv("AUTOPROVISIONER_TOPIC_PREFIX")
     with pytest.raises(SettingsError) as caught:
-        read()
+        ServiceSettings.read()
     assert str(caught.value) == "set AUTOPROVISIONER_QUEUE_URL, AUTOPROVISIONER_TOPIC_PREFIX"
 
 
@@ -60,7 +56,7 @@ def test_all_that_is_missing_is_named_in_one_sentence(environment: pytest.Monkey
 def test_what_is_wrong_is_named(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
     environment.setenv(f"AUTOPROVISIONER_{name}", value)
     with pytest.raises(SettingsError, match=f"AUTOPROVISIONER_{name} is wrong"):
-        read()
+        ServiceSettings.read()
 
 
 def exit_of(capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:

@@ -81,7 +81,7 @@ def test_a_service_is_told_all_that_it_asks_for_and_nothing_misspelt(
     told = OURS[name].variables({})
     for variable, value in told.items():
         monkeypatch.setenv(variable, value)
-    settings = ServiceSettings()
+    settings = ServiceSettings.read()
     assert settings.queue_url == f"http://localstack:4566/000000000000/{queue_name(name)}"
     assert settings.dead_letter_url == f"{settings.queue_url}-dead"
     assert {told_name for told_name in told if told_name.startswith(PREFIX)} == {

@@ -15,7 +15,7 @@ from shared.messages import ServerKillRequested
 from shared.outcome import Done, Outcome
 from shared.records import Record
 from shared.runtime import Services, run_service
-from shared.settings import read_settings
+from shared.settings import ServiceSettings
 
 
 class Counter(Record):
@@ -76,7 +76,7 @@ class Sleeper:
 
 async def count(key: str, times: int) -> None:
     """Count a counter up, as often as its document is lost to others if need be."""
-    async with open_cloud(read_settings(), "test", SystemClock()) as cloud:
+    async with open_cloud(ServiceSettings.read(), "test", SystemClock()) as cloud:
         documents = Documents(cloud.objects)
         while times:
             try:
