@@ -131,6 +131,7 @@ class Consumer:
         self._lanes: dict[str, _Lane] = {}
         self._deletes: list[str] = []
         self._room_made = asyncio.Event()
+        self._holding = asyncio.Event()
         self._stopping = asyncio.Event()
         self._tasks: asyncio.TaskGroup
 
@@ -188,6 +189,7 @@ class Consumer:
         except Unparseable as error:
             incoming = error
         held = self._held[message.receipt] = _Held(message, incoming)
+        self._holding.set()
         key = message.id if isinstance(incoming, Unparseable) else self._key(incoming)
         lane = self._lanes.setdefault(key, _Lane())
         lane.waiting.append(held)
@@ -217,6 +219,8 @@ class Consumer:
     def _release(self, held: _Held) -> None:
         del self._held[held.message.receipt]
         self._room_made.set()
+        if not self._held:
+            self._holding.clear()
 
     async def _outcome(self, held: _Held) -> Outcome:
         if isinstance(held.incoming, Unparseable):
@@ -308,6 +312,7 @@ class Consumer:
     async def _extend(self) -> None:
         """Keep what is held hidden, cancel what is stuck, and let the poll loop show that it lives."""
         while True:
+            await self._holding.wait()
             await self._clock.sleep(EXTEND_EVERY_S)
             self._room_made.set()
             self._cancel_stuck()

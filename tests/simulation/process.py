@@ -105,7 +105,8 @@ class Process:
 
     async def awake(self) -> None:
         """Wait until it may run; raise Killed when it is dead."""
-        await self._running.wait()
+        if not self._running.is_set():
+            await self._running.wait()
         self.check()
 
     def check(self) -> None:
@@ -122,7 +123,9 @@ class Process:
         world = self.world
         await self.awake()
         fault = world.strike(self, method, writes=False, late=late)
-        await asyncio.sleep(self.chance.random() * SLOWEST_CALL_S)
+        wait = self.chance.random() - 0.5
+        if wait > 0:  # half of the answers come at once: waiting is what a simulation spends its time on
+            await asyncio.sleep(wait * 2 * SLOWEST_CALL_S)
         await self.awake()
         lag = world.lag(self, fault) if late else 0.0
         if fault is not None:

@@ -12,6 +12,7 @@ from tests.simulation.rest import at_rest, state_of
 from tests.simulation.world import Options, Violation, World, seeded
 
 LONGEST_REST_S = 8 * 3600.0
+BAKE_S = 4800.0
 LOOK_EVERY_S = 600.0
 
 
@@ -53,12 +54,10 @@ def settle(world: World) -> None:
     world.people.ask("image.pin.requested", by="ben")
     world.groups.resume(NAME)
     world.groups.set_desired(NAME, world.options.servers)
-    end = world.loop.time() + LONGEST_REST_S
-    world.run(world.loop.time() + 4 * 3600)
+    _until_rest(world)
     world.people.ask("image.bake.requested", by="gil", reason="the last")
-    world.run(world.loop.time() + 3 * 3600)
-    while (wrong := at_rest(world)) and world.loop.time() < end:
-        world.run(world.loop.time() + LOOK_EVERY_S)
+    world.run(world.loop.time() + BAKE_S)
+    wrong = _until_rest(world)
     for number, what in wrong:
         world.violated(number, what)
     world.run(world.loop.time())
@@ -69,6 +68,14 @@ def settle(world: World) -> None:
     if changed:
         world.violated(15, f"another sweep changed {changed[0]}: {before[changed[0]]} to {after[changed[0]]}")
         world.run(world.loop.time())
+
+
+def _until_rest(world: World) -> list[tuple[int, str]]:
+    """Let time pass until all is as it must be at rest; return what still is not after hours."""
+    end = world.loop.time() + LONGEST_REST_S
+    while (wrong := at_rest(world)) and world.loop.time() < end:
+        world.run(world.loop.time() + LOOK_EVERY_S)
+    return wrong
 
 
 def faultless(options: Options) -> Options:

@@ -143,7 +143,11 @@ class Trouble:
                 self._world.after(fault.amount, process.resume)
         elif fault.kind == "twin":
             twin = self._world.start(services[0])
-            self._world.after(fault.amount, lambda: self._world.kill(twin))
+            self._world.after(fault.amount, lambda: self._end_twin(twin))
+
+    def _end_twin(self, twin: Process) -> None:
+        self._world.kill(twin)
+        self._restart(twin.service)
 
     # Messages.
 
