@@ -25,6 +25,10 @@ REMEMBERED = timedelta(days=1)
 UNCLAIMED_AFTER = timedelta(seconds=30)
 """A provisioner takes up a launch within seconds; past this its message is taken to be lost."""
 
+UNCLAIMED_UNTIL = timedelta(minutes=3)
+"""Past this it is not said again: a provisioner that is back looks at every waiting server by itself, and each sweep of
+an outage would leave it one message more to work off first."""
+
 STALE_AFTER = timedelta(minutes=10)
 """A chaos kill was right for the moment when it was drawn; the fleet may be another by now."""
 
@@ -210,7 +214,7 @@ def _unclaimed(view: View) -> tuple[AnnounceUnclaimed, ...]:
     return tuple(
         AnnounceUnclaimed(server, f"waits since {age.total_seconds():.0f} s and nobody took it up")
         for server, age in ages.items()
-        if server not in view.claimed and age > UNCLAIMED_AFTER
+        if server not in view.claimed and UNCLAIMED_AFTER < age <= UNCLAIMED_UNTIL
     )
 
 

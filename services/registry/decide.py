@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -67,6 +67,11 @@ def standing(found: Found) -> Standing:
     known = ("", last.write_id) if last else ("",)
     ours = pointer.write_id not in known and pointer.generation == next_generation(last)
     return "unfinished" if ours else "edited"
+
+
+def in_force(found: Found) -> Found:
+    """Return what requests are decided on: an edit by hand that was not obeyed counts for nothing. Pure."""
+    return replace(found, pointer=found.last) if standing(found) == "edited" else found
 
 
 def next_generation(last: Pointer | None) -> int:

@@ -12,6 +12,7 @@ from services.registry.decide import (
     Move,
     Refuse,
     adopted,
+    in_force,
     newest,
     pin,
     promotion,
@@ -124,7 +125,7 @@ class Images:
                 found = await self._settled(fleet)
             except Unreadable as error:
                 return Retry(str(error))
-            choice = await choose(found)
+            choice = await choose(in_force(found))
             match choice:
                 case Keep():
                     return Done(choice.reason)

@@ -148,9 +148,12 @@ class Servers:
 
     @translated
     async def deregister(self, image: Image) -> None:
-        """Deregister the image and delete its snapshots; what is gone already is passed over."""
+        """Deregister the image and delete its snapshots; what is gone already is passed over.
+
+        One call does both: a snapshot whose image is gone would never be found again.
+        """
         client = await self._ec2()
-        await _unless_gone(client.deregister_image(ImageId=image.image))
+        await _unless_gone(client.deregister_image(ImageId=image.image, DeleteAssociatedSnapshots=True))
         for snapshot in image.snapshots:
             await _unless_gone(client.delete_snapshot(SnapshotId=snapshot))
 

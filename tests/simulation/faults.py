@@ -41,7 +41,7 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "provisioner": ("put", "put", "publish", "complete", "heartbeat", "commands.send", "queue.send", "queue.delete"),
     "baker": ("put", "put", "publish", "launch", "create_image", "tag", "terminate", "commands.send", "queue.send"),
     "registry": ("put", "put", "publish", "set_template_image", "complete", "queue.send", "queue.delete"),
-    "janitor": ("put", "publish", "tag", "deregister", "delete_snapshots", "terminate"),
+    "janitor": ("put", "publish", "tag", "deregister", "terminate"),
     "chaos": ("publish", "queue.delete"),
 }
 """What each service changes: faults are drawn for these, so that they meet what matters."""

@@ -298,13 +298,12 @@ class Ec2:
         past.set(self.loop.time(), replace(past.now, tags={**past.now.tags, **tags}))
 
     def deregister(self, image: str) -> None:
-        """Deregister an image; its snapshots stay."""
-        if self.pictures.pop(image, None) is not None:
+        """Deregister an image, its snapshots with it."""
+        picture = self.pictures.pop(image, None)
+        if picture is not None:
+            for snapshot in picture.past.now.snapshots:
+                self.snapshots.pop(snapshot, None)
             self.noticed("deregistered", image)
-
-    def delete_snapshot(self, snapshot: str) -> None:
-        """Delete a snapshot."""
-        self.snapshots.pop(snapshot, None)
 
     def images(self, fleet: str, at: float) -> list[Image]:
         """Return the images with the fleet's tag that were there at that moment."""

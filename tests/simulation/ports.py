@@ -106,8 +106,6 @@ class ServersFacade(_Facade):
     async def deregister(self, image: Image) -> None:
         self._world.retires(self._process, image)
         await self._process.write("deregister", lambda: self._world.ec2.deregister(image.image))
-        for snapshot in image.snapshots:
-            await self._process.write("delete_snapshots", lambda each=snapshot: self._world.ec2.delete_snapshot(each))  # type: ignore[misc]
 
     async def stock_image(self, stock: str) -> str:
         return await self._process.read("stock_image", lambda at: stock)

@@ -170,12 +170,17 @@ def test_a_pause_that_is_over_or_of_chaos_alone_does_not_stop_repair() -> None:
 
 
 def test_fault_13_a_launch_that_nobody_took_up_is_announced_and_a_claimed_or_a_young_one_is_not() -> None:
-    seen = view(group(member(1, "Pending:Wait"), member(2, "Pending:Wait")), claimed=(2,))
-    (action,) = decide.sweep(seen)
+    launched = START - timedelta(hours=1)
+    waiting = group(member(1, "Pending:Wait"), member(2, "Pending:Wait"))
+    (action,) = decide.sweep(view(waiting, claimed=(2,), now=launched + timedelta(minutes=3)))
     assert isinstance(action, AnnounceUnclaimed)
     assert action.server == server(1)
-    early = view(group(member(1, "Pending:Wait")), now=START - timedelta(hours=1) + timedelta(seconds=30))
+    early = view(group(member(1, "Pending:Wait")), now=launched + timedelta(seconds=30))
     assert decide.sweep(early) == ()
+
+
+def test_fault_44_an_outage_of_the_provisioner_does_not_leave_it_a_message_for_each_sweep() -> None:
+    assert decide.sweep(view(group(member(1, "Pending:Wait")), now=START - timedelta(minutes=56))) == ()
 
 
 # Quarantine

@@ -281,6 +281,16 @@ async def test_an_edit_that_names_no_fit_image_is_alerted_once_and_the_template_
     assert [each.image for each in chain(world)] == [A, B, A]
 
 
+async def test_lifting_a_pin_never_accepts_an_edit_that_was_refused(world: FleetWorld) -> None:
+    await promoted(world, A, B)
+    await make(world).handle(ImagePinRequested(fleet="web", image=B, by="ada"))
+    edit(world, image="ami-0000000f")
+    await make(world).handle(ImagePinRequested(fleet="web", by="ada"))
+    now = await pointer(world)
+    assert (now.image, now.pin) == (B, None)
+    assert [each.image for each in chain(world)] == [A, B, B, B]
+
+
 async def test_fault_9_a_pointer_that_cannot_be_read_is_left_alone_and_alerted_once(world: FleetWorld) -> None:
     await promoted(world, A)
     good = world.objects.bodies[pointer_key("web")]
