@@ -362,7 +362,7 @@ def seeded(world: World) -> Iterator[None]:
 
 
 def _remembering() -> Callable[..., BaseModel]:
-    """Return a reader of models that reads the same text once: they are frozen, and reading takes a third of the time."""
+    """Return a reader of models that reads the same text once: they are frozen, and reading takes a third of a run."""
     read: dict[tuple[type[BaseModel], str | bytes], BaseModel] = {}
     original = BaseModel.model_validate_json.__func__  # type: ignore[attr-defined]
 
