@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
+from ops.cli import Output, counting, sentences, with_clients
+from ops.releasing import release
 from shared.names import ServiceName
 
 if TYPE_CHECKING:
-    from shared.aws import Cloud
     from shared.aws.session import Clients
-
-T = TypeVar("T")
 
 FOLDER = Path(".localcloud")
 EXAMPLE = Path("examples/web/fleet.yaml")
 PORT = 4566
 
 app = typer.Typer(help="Keep fleets of servers at strength.", no_args_is_help=True, add_completion=False)
-release = typer.Typer(help="Publish releases of a component, and say which one a fleet runs.", no_args_is_help=True)
 fleet = typer.Typer(help="Describe fleets.", no_args_is_help=True)
 app.add_typer(release, name="release")
 queues = typer.Typer(help="Look at the services' queues, and at what died in them.", no_args_is_help=True)
@@ -35,10 +29,6 @@ app.add_typer(queues, name="queues")
 
 Port = Annotated[int, typer.Option(help="Where the local cloud listens, on 127.0.0.1.")]
 Folder = Annotated[Path, typer.Option(help="Where the local cloud keeps its disks, logs and process records.")]
-Output = Annotated[Literal["text", "json"], typer.Option("-o", "--output", help="For people, or for programs.")]
-Component = Annotated[str, typer.Option(help="The component, as the fleet's plan names it.")]
-VersionName = Annotated[str, typer.Option("--version", help="The release's version.")]
-FleetOption = Annotated[str, typer.Option("--fleet", help="The fleet.")]
 Service = Annotated[ServiceName, typer.Argument(help="The service whose queue it is.")]
 
 
@@ -54,7 +44,7 @@ def demo(
     """
     from ops.demo.run import run_demo
 
-    with _sentences():
+    with sentences():
         raise typer.Exit(asyncio.run(run_demo(folder, port, EXAMPLE, report)))
 
 
@@ -66,7 +56,7 @@ def up(port: Port = PORT, folder: Folder = FOLDER, description: Path = EXAMPLE) 
     """
     from ops.local import bring_up
 
-    with _sentences():
+    with sentences():
         asyncio.run(bring_up(folder, port, description, typer.echo))
 
 
@@ -78,7 +68,7 @@ def down(folder: Folder = FOLDER) -> None:
     """
     from ops.local import take_down
 
-    with _sentences():
+    with sentences():
         ended = take_down(folder)
     typer.echo(f"ended {', '.join(ended)}" if ended else "nothing was running")
 
@@ -91,7 +81,7 @@ def check_fleet(description: Path) -> None:
     """
     from deploy.fleet import read_fleet
 
-    with _sentences():
+    with sentences():
         described = read_fleet(description)
     typer.echo(f"{description}: fleet {described.fleet}, {len(described.plan)} steps: fine")
 
@@ -105,76 +95,10 @@ def apply_fleet(description: Path) -> None:
     from deploy.fleet import read_fleet
     from deploy.group import apply_group
 
-    with _sentences():
+    with sentences():
         described = read_fleet(description)
         asyncio.run(apply_group(described))
     typer.echo(f"fleet {described.fleet} is applied")
-
-
-@release.command("publish")
-def publish_release(component: Component, version: VersionName, directory: Path, output: Output = "text") -> None:
-    """Publish a directory as a release. What earlier releases have is not uploaded again.
-
-    Example: python -m ops release publish --component monolith --version 412 build/monolith
-    """
-    from ops import releases
-
-    async def publish(cloud: Cloud) -> None:
-        info = await releases.publish(cloud, component, version, directory, _progress(output))
-        if output == "json":
-            typer.echo(info.model_dump_json())
-        elif info.existed:
-            typer.echo(f"release {version} of {component} was published before, with the same content")
-        else:
-            files, size, moved = info.files, info.size / 1e6, info.uploaded / 1e6
-            typer.echo(f"release {version} of {component}: {files} files, {size:.0f} MB, {moved:.1f} MB uploaded")
-
-    _with_cloud(publish)
-
-
-@release.command("set")
-def set_release(
-    fleet_name: FleetOption,
-    component: Component,
-    version: VersionName,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
-) -> None:
-    """Make a release the one that the fleet's next launches and bakes use.
-
-    Example: python -m ops release set --fleet web --component monolith --version 412
-    """
-    from ops import releases
-    from shared.clock import SystemClock
-
-    async def change(cloud: Cloud) -> None:
-        if dry_run:
-            states = await releases.component_states(cloud, fleet_name)
-            now = {state.component: state.current for state in states}.get(component)
-            typer.echo(f"would change {component} of fleet {fleet_name} from {now or 'no release'} to {version}")
-            return
-        await releases.set_release(cloud, SystemClock(), fleet_name, component, version, getpass.getuser())
-        typer.echo(f"fleet {fleet_name} runs release {version} of {component} from the next launch on")
-
-    _with_cloud(change)
-
-
-@release.command("list")
-def list_releases(fleet_name: FleetOption, output: Output = "text") -> None:
-    """List a fleet's components: the release that it runs, and those that there are.
-
-    Example: python -m ops release list --fleet web -o json
-    """
-    from ops import releases
-
-    async def show(cloud: Cloud) -> None:
-        states = await releases.component_states(cloud, fleet_name)
-        if output == "json":
-            typer.echo(orjson.dumps([state.as_dict() for state in states]))
-            return
-        for state in states:
-            typer.echo(f"{state.component:20} {state.current or '-':12} of {', '.join(state.versions) or 'none'}")
-
-    _with_cloud(show)
 
 
 @queues.command("list")
@@ -197,7 +121,7 @@ def list_queues(output: Output = "text") -> None:
             counts = f"{state.waiting:9}{state.in_flight:11}{state.delayed:9}"
             typer.echo(f"{state.service:12}{counts}{age:>10}{state.dead:6}")
 
-    _with_clients(show)
+    with_clients(show)
 
 
 @queues.command("peek")
@@ -225,7 +149,7 @@ def peek_queue(
         if not found:
             typer.echo(f"{service} has no dead letters that can be seen now")
 
-    _with_clients(show)
+    with_clients(show)
 
 
 @queues.command("redrive")
@@ -247,77 +171,14 @@ def redrive_queue(
             told: object = {"would_move": count}
             typer.echo(orjson.dumps(told) if output == "json" else f"would move {count} dead letters of {service} back")
             return 0
-        done = await redrive(clients, service, limit, _counting("moved", output))
+        done = await redrive(clients, service, limit, counting("moved", output))
         text = (
             f"{service}: {done.moved} dead letters moved back, {done.failed} could not be moved, {done.left} are left"
         )
         typer.echo(orjson.dumps(done.as_dict()) if output == "json" else text)
         return 1 if done.failed else 0
 
-    raise typer.Exit(_with_clients(move))
-
-
-def _with_clients(work: Callable[[Clients], Awaitable[T]]) -> T:
-    from shared.aws.session import open_clients
-
-    async def run() -> T:
-        async with open_clients() as clients:
-            return await work(clients)
-
-    with _sentences():
-        return asyncio.run(run())
-
-
-def _counting(done_what: str, output: str) -> Callable[[int, int], None] | None:
-    """Return a line that counts up once something takes two seconds, for a person at a terminal only."""
-    from shared.clock import SystemClock
-
-    if output == "json" or not os.isatty(2):
-        return None
-    clock = SystemClock()
-    began = clock.monotonic()
-
-    def show(done: int, of: int) -> None:
-        if clock.monotonic() - began > 2:
-            typer.echo(f"\r{done} of {of} {done_what}", nl=done == of, err=True)
-
-    return show
-
-
-def _with_cloud(work: Callable[[Cloud], Awaitable[T]]) -> T:
-    from ops.settings import OperatorSettings
-    from shared.aws import open_cloud
-    from shared.clock import SystemClock
-
-    async def run() -> T:
-        async with open_cloud(OperatorSettings.read(), "ops", SystemClock()) as cloud:
-            return await work(cloud)
-
-    with _sentences():
-        return asyncio.run(run())
-
-
-def _progress(output: str) -> Callable[[int, int], None] | None:
-    """Return a line that counts up, for a person at a terminal only."""
-    if output == "json" or not os.isatty(2):
-        return None
-
-    def show(done: int, of: int) -> None:
-        typer.echo(f"\r{done / 1e6:.0f} of {of / 1e6:.0f} MB read", nl=done == of, err=True)
-
-    return show
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """Turn what a person can mend into one sentence and exit code 2; everything else keeps its traceback."""
-    from ops.sentences import EXPECTED, sentence
-
-    try:
-        yield
-    except EXPECTED as error:
-        typer.secho(sentence(error), fg="red", err=True)
-        raise typer.Exit(2) from error
+    raise typer.Exit(with_clients(move))
 
 
 if __name__ == "__main__":

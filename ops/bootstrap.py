@@ -18,10 +18,9 @@ from deploy.messaging import DeployError, apply_messaging
 from ops.example import first_releases
 from ops.sentences import EXPECTED
 from ops.settings import OperatorSettings
-from shared import releases
 from shared.aws import open_cloud
 from shared.clock import SystemClock
-from shared.documents import Documents
+from shared.components import Components
 
 
 async def bootstrap(description: Path, scale: float) -> None:
@@ -37,7 +36,7 @@ async def bootstrap(description: Path, scale: float) -> None:
     settings, clock = OperatorSettings.read(), SystemClock()
     await apply_messaging(settings.bucket)
     async with open_cloud(settings, "ops", clock) as cloud:
-        if await releases.current(Documents(cloud.objects), fleet.fleet, "monolith") is None:
+        if (await Components(cloud.objects, cloud.publisher, clock).standing(fleet.fleet, "monolith")).current is None:
             print("generating and publishing the first releases", flush=True)
             with tempfile.TemporaryDirectory() as workspace:
                 await first_releases(cloud, clock, fleet, Path(workspace), scale)

@@ -9,7 +9,7 @@ from examples.monolith import LIBRARIES_VERSION, Edition, write_libraries, write
 from shared import releases
 from shared.aws import Cloud
 from shared.clock import Clock
-from shared.documents import Documents
+from shared.components import Components
 from shared.fleet import Fleet
 
 BROKEN_VERSION = 3
@@ -21,12 +21,12 @@ async def first_releases(cloud: Cloud, clock: Clock, fleet: Fleet, workspace: Pa
 
     ``scale`` is how much there is of them: 1.0 is about 300 MB in 20,000 files.
     """
-    documents = Documents(cloud.objects)
+    components = Components(cloud.objects, cloud.publisher, clock)
     libraries = await asyncio.to_thread(_write_libraries, workspace, scale)
     monolith = await asyncio.to_thread(monolith_release, workspace, 1, scale)
     for component, version, folder in (("libraries", LIBRARIES_VERSION, libraries), ("monolith", "1", monolith)):
         await releases.publish(cloud.objects, component, version, folder)
-        await releases.set_current(documents, clock, fleet.fleet, component, version, by="ops")
+        await components.point(fleet.fleet, component, version, by="ops")
 
 
 def monolith_release(workspace: Path, version: int, scale: float = 1.0) -> Path:

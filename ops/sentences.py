@@ -8,6 +8,7 @@ from ops.releases import Refusal
 from ops.scratch import UnusableFolder
 from ops.stack import AlreadyRunning
 from shared.cloud import CloudError, Denied
+from shared.components import CannotSet
 from shared.documents import CorruptDocument
 from shared.fleets import UnknownFleet
 from shared.packing import SourceError
@@ -18,6 +19,7 @@ EXPECTED = (
     AlreadyRunning,
     CloudError,
     CannotRun,
+    CannotSet,
     CorruptDocument,
     DeployError,
     FleetError,

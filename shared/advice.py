@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from shared.components import back_command
 from shared.documents import Documents
 from shared.fleet import Fleet, RunStep, SyncStep
-from shared.releases import current
+from shared.records import Release, current_release_key
 
 
 async def next_command(documents: Documents, fleet: Fleet, step: str | None, record_key: str) -> str:
@@ -13,15 +14,13 @@ async def next_command(documents: Documents, fleet: Fleet, step: str | None, rec
     Raises:
         CorruptDocument, CloudError: the current releases cannot be read.
     """
-    releases = [await current(documents, fleet.fleet, component) for component in components_of(fleet, step)]
+    keys = [current_release_key(fleet.fleet, component) for component in components_of(fleet, step)]
+    releases = [await documents.get(Release, key) for key in keys]
     changed = [release for release in releases if release is not None and release.previous is not None]
     if not changed:
         return show_command(record_key)
     last = max(changed, key=lambda release: release.since)
-    return (
-        f"python -m ops release set --fleet {fleet.fleet} --component {last.component} --version {last.previous}"
-        f"  # back from {last.version}; or mend it, publish a new version and set that"
-    )
+    return back_command(fleet.fleet, last.component, str(last.previous), last.version)
 
 
 def show_command(key: str) -> str:

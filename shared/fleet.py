@@ -162,6 +162,19 @@ class RetentionPolicy(_Described):
     builder_hours: float = Field(default=6, gt=0)
 
 
+class RolloutPolicy(_Described):
+    """How a release that is set comes to servers in service: a few at a time, within the disruption budget."""
+
+    automatic: bool = True
+    """Whether setting a release begins a rollout; else it waits for launches, unless whoever sets it asks for one."""
+    at_once: int = Field(default=1, ge=1, le=100)
+    """Servers that may be on the way at once; the disruption budget may allow fewer."""
+    failures: int = Field(default=1, ge=1, le=100)
+    """The rollout stops once so many servers have failed."""
+    drain: bool = True
+    """Whether a server takes no traffic meanwhile: announced as gone, drained, and a member again afterwards."""
+
+
 class ChaosPolicy(_Described):
     """Daily kills. Off unless the fleet opts in."""
 
@@ -186,6 +199,7 @@ class Policies(_Described):
     disruption: DisruptionPolicy = DisruptionPolicy()
     drain: DrainPolicy = DrainPolicy()
     retention: RetentionPolicy = RetentionPolicy()
+    rollout: RolloutPolicy = RolloutPolicy()
     chaos: ChaosPolicy = ChaosPolicy()
     quarantine: Quarantine = Quarantine()
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from shared.ids import BakeId, FleetName, ImageId, ServerId, StepName
+from shared.ids import BakeId, ComponentName, FleetName, ImageId, ServerId, StepName, Version
 from shared.moments import Moment
 
 Reason = Annotated[str, StringConstraints(max_length=2000)]
@@ -89,7 +89,47 @@ class ServerKillRequested(Envelope):
     reason: Reason = ""
 
 
+class ReleaseSetRequested(Envelope):
+    """Make a release of a component the one that the fleet runs.
+
+    ``rollout``: whether servers in service are brought to it too; left out, the fleet's policy says.
+    """
+
+    type: Literal["release.set.requested"] = "release.set.requested"
+    fleet: FleetName
+    component: ComponentName
+    version: Version
+    rollout: bool | None = None
+    by: Person = "operator"
+    reason: Reason = ""
+
+
+class ReleaseUndoRequested(Envelope):
+    """Go back to the release of a component that was set before the present one."""
+
+    type: Literal["release.undo.requested"] = "release.undo.requested"
+    fleet: FleetName
+    component: ComponentName
+    rollout: bool | None = None
+    by: Person = "operator"
+    reason: Reason = ""
+
+
 # Facts, on the events topic.
+
+
+class ReleaseSet(Envelope):
+    """The fleet runs another release of a component from now on, or was told anew to run the same."""
+
+    type: Literal["release.set"] = "release.set"
+    fleet: FleetName
+    component: ComponentName
+    version: Version
+    previous: Version | None = None
+    setting: int
+    rollout: bool
+    by: Person
+    reason: Reason = ""
 
 
 class LaunchUnclaimed(Envelope):
@@ -229,9 +269,18 @@ class AlertCleared(Envelope):
     cause: str = Field(max_length=200)
 
 
-Command = ImageBakeRequested | ImageRollbackRequested | ImagePinRequested | ServerDisableRequested | ServerKillRequested
+Command = (
+    ImageBakeRequested
+    | ImageRollbackRequested
+    | ImagePinRequested
+    | ServerDisableRequested
+    | ServerKillRequested
+    | ReleaseSetRequested
+    | ReleaseUndoRequested
+)
 Fact = (
-    LaunchUnclaimed
+    ReleaseSet
+    | LaunchUnclaimed
     | ServerReady
     | ServerProvisionFailed
     | ServerReplaced

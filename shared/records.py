@@ -236,13 +236,46 @@ class Audit(Record):
 
 
 class Release(Record):
-    """``releases/<component>/current.json`` under the fleet: which release of a component it runs."""
+    """``releases/<component>/current.json`` under the fleet: which release of a component it runs.
+
+    It is written when a release is set and at no other time, so its generation is the number of the setting.
+    """
 
     component: ComponentName
     version: Version
-    since: datetime
+    since: Moment
     by: str
+    reason: str = ""
     previous: Version | None = None
+    rollout: bool = False
+    """Whether servers in service are brought to it too; else only launches and bakes use it."""
+    undo: bool = False
+    """Whether it was set by going back."""
+
+
+class Broken(Part):
+    """Why a release counts as broken for a fleet: something failed with it and went well with the last good one."""
+
+    version: Version
+    setting: int
+    """The generation of the release pointer that was judged: setting the release anew gives it another chance."""
+    at: Moment
+    by: str
+    """What found it out: a launch, a bake or an update."""
+    reason: str
+    step: StepName | None = None
+    log_tail: str = ""
+
+
+class Verdict(Record):
+    """``releases/<component>/verdict.json`` under the fleet: what launches, bakes and updates found of its releases."""
+
+    component: ComponentName
+    good: Version | None = None
+    """The last release with which one of them went well."""
+    good_since: Moment | None = None
+    proof: str = ""
+    broken: Broken | None = None
 
 
 def pointer_key(fleet: str) -> str:
@@ -303,6 +336,16 @@ def alert_key(fleet: str, cause: str) -> str:
 def current_release_key(fleet: str, component: str) -> str:
     """Where the fleet's current release of a component is."""
     return f"fleets/{fleet}/releases/{component}/current.json"
+
+
+def release_history_key(fleet: str, component: str, generation: int) -> str:
+    """Where a setting of the fleet's release is kept for ever; the number sorts as text."""
+    return f"fleets/{fleet}/releases/{component}/history/{generation:08d}.json"
+
+
+def verdict_key(fleet: str, component: str) -> str:
+    """Where it says which of a component's releases the fleet knows to be good or broken."""
+    return f"fleets/{fleet}/releases/{component}/verdict.json"
 
 
 def manifest_key(component: str, version: str) -> str:

@@ -16,15 +16,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.clock import Clock
 from shared.cloud import Conflict, ObjectsPort, Unavailable
-from shared.documents import Documents
 from shared.ids import ComponentName, Version
 from shared.outlines import Globs, Outline
 from shared.outlines import outline as outlined
 from shared.packing import Block, Pack, Packing, Place, Progress, Source, read_tree
 from shared.plan import Content
-from shared.records import Release, current_release_key, manifest_key, pack_key
+from shared.records import manifest_key, pack_key
 
 LOOK_BACK = 10
 """How many of the newest releases' contents are used again; older ones would cost more to read than they save."""
@@ -179,37 +177,6 @@ async def content(objects: ObjectsPort, release: Outline, expires_s: int) -> Con
     packs = {pack: await objects.presign_get(pack_key(component, pack), expires_s) for pack in release.packs}
     url = await objects.presign_get(manifest_key(component, release.version), expires_s)
     return Content(manifest_url=url, manifest_sha256=release.digest, packs=packs)
-
-
-async def current(documents: Documents, fleet: str, component: str) -> Release | None:
-    """Return which release of a component a fleet runs, or None when none was set.
-
-    Raises:
-        CorruptDocument: the document cannot be read.
-        CloudError: S3 did not answer.
-    """
-    return await documents.get(Release, current_release_key(fleet, component))
-
-
-async def set_current(
-    documents: Documents, clock: Clock, fleet: str, component: str, version: str, *, by: str
-) -> Release | None:
-    """Make a release the one that a fleet runs; setting the same again changes nothing. Return the document.
-
-    The caller makes sure that the release exists.
-
-    Raises:
-        CorruptDocument, CloudError: nothing was changed, as far as anybody knows.
-    """
-
-    def decide(old: Release | None) -> Release | None:
-        if old is not None and old.version == version:
-            return None
-        previous = old.version if old else None
-        return Release(component=component, version=version, since=clock.now(), by=by, previous=previous)
-
-    written = await documents.change(Release, current_release_key(fleet, component), decide)
-    return written.document
 
 
 async def _stored(objects: ObjectsPort, component: str, version: str) -> bytes:

@@ -19,13 +19,12 @@ from pydantic import ValidationError
 from shared import names
 from shared.clock import Clock
 from shared.cloud import CommandsPort, CommandState, CommandStatus, Conflict, Instance, ObjectsPort
-from shared.documents import Documents
 from shared.fleet import Fleet
 from shared.outlines import Outline
-from shared.plan import Plan
+from shared.plan import Content, Plan
 from shared.planning import inputs_of, make_plan, plan_digest
 from shared.records import Attempt, Report, StepResult, run_prefix
-from shared.releases import UnknownRelease, content, current, outline
+from shared.releases import UnknownRelease, content, outline
 
 log = structlog.get_logger()
 
@@ -68,7 +67,14 @@ class Pause:
 
 
 class NoPlan(Exception):
-    """No plan can be made for the fleet; the message is a sentence that says what is missing."""
+    """No plan can be made for the fleet; the message is a sentence that says what is missing.
+
+    ``component`` is the one whose release is missing or unreadable; None when no release is set, or for anything else.
+    """
+
+    def __init__(self, reason: str, component: str | None = None) -> None:
+        super().__init__(reason)
+        self.component = component
 
 
 class Ledger(Protocol):
@@ -82,12 +88,9 @@ class Ledger(Protocol):
 class Runs:
     """Sends plans to servers and tells how they fare. All calls raise CloudError, and may be repeated."""
 
-    def __init__(
-        self, commands: CommandsPort, objects: ObjectsPort, documents: Documents, clock: Clock, agent: Path
-    ) -> None:
+    def __init__(self, commands: CommandsPort, objects: ObjectsPort, clock: Clock, agent: Path) -> None:
         self._commands = commands
         self._objects = objects
-        self._documents = documents
         self._clock = clock
         self._agent = agent.read_bytes()
 
@@ -99,11 +102,11 @@ class Runs:
         attempt: Attempt | None,
         *,
         ledger: Ledger,
-        releases: Mapping[str, str] | None = None,
+        releases: Mapping[str, str],
     ) -> Pause | None:
         """Take the attempt ``name`` one step further; None: what is written down is another now, so look at it.
 
-        ``releases`` are the components' versions to plan with, the fleet's current ones when None.
+        ``releases`` are the components' versions to plan with.
 
         Raises:
             NoPlan: a release is missing or unreadable.
@@ -132,8 +135,19 @@ class Runs:
         steps = Plan.model_validate_json(stored.body).steps if stored else ()
         return {step.component: step.version for step in steps if step.kind == "sync"}
 
+    async def fingerprints(self, fleet: Fleet, releases: Mapping[str, str]) -> dict[str, str]:
+        """Return each step's fingerprint with these releases: steps that differ depend on what differs.
+
+        Raises:
+            NoPlan: as ``advance``.
+        """
+        published = {each: await self._release(fleet, each, releases) for each in fleet.components}
+        nowhere = {each: Content(manifest_url="", manifest_sha256="") for each in published}
+        plan = make_plan(fleet, published, "", "", attempt="", report_url="", content_urls=nowhere)
+        return {step.step: step.fingerprint for step in plan.steps}
+
     async def _begin(
-        self, fleet: Fleet, server: Instance, name: str, ledger: Ledger, releases: Mapping[str, str] | None
+        self, fleet: Fleet, server: Instance, name: str, ledger: Ledger, releases: Mapping[str, str]
     ) -> Pause | None:
         """Plan while the server boots; write the attempt down and send it once the server answers."""
         body = await self._planned(fleet, server, name, releases)
@@ -181,7 +195,7 @@ class Runs:
             "PlanSha256": _digest(plan.body),
         }
 
-    async def _planned(self, fleet: Fleet, server: Instance, name: str, releases: Mapping[str, str] | None) -> bytes:
+    async def _planned(self, fleet: Fleet, server: Instance, name: str, releases: Mapping[str, str]) -> bytes:
         """Return the attempt's plan, made once: a second sender sends the very same bytes."""
         key = _plan_key(fleet.fleet, name)
         stored = await self._objects.get(key)
@@ -201,20 +215,16 @@ class Runs:
         )
         return await self._put_once(key, plan.model_dump_json().encode())
 
-    async def _release(self, fleet: Fleet, component: str, releases: Mapping[str, str] | None) -> Outline:
-        if releases is None:
-            chosen = await current(self._documents, fleet.fleet, component)
-            version = chosen.version if chosen else None
-        else:
-            version = releases.get(component)
+    async def _release(self, fleet: Fleet, component: str, releases: Mapping[str, str]) -> Outline:
+        version = releases.get(component)
         if version is None:
             raise NoPlan(f"no release of {component} is set for {fleet.fleet}")
         try:
             return await outline(self._objects, component, version, inputs_of(fleet, component))
         except UnknownRelease as error:
-            raise NoPlan(str(error)) from error
+            raise NoPlan(str(error), component) from error
         except ValidationError as error:
-            raise NoPlan(f"the manifest of {component} {version} cannot be read") from error
+            raise NoPlan(f"the manifest of {component} {version} cannot be read", component) from error
 
     async def _put_once(self, key: str, body: bytes) -> bytes:
         """Write where nothing is; return what is there, which is another's when that was quicker."""

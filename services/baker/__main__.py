@@ -2,6 +2,7 @@
 
 from services.baker.handler import Baker
 from shared.audit import Audits
+from shared.components import Components
 from shared.runs import AGENT, Runs
 from shared.runtime import Services, run_service
 
@@ -12,7 +13,8 @@ def make(services: Services) -> Baker:
         servers=services.servers,
         documents=services.documents,
         fleets=services.fleets,
-        runs=Runs(services.commands, services.objects, services.documents, services.clock, AGENT),
+        components=Components(services.objects, services.publisher, services.clock),
+        runs=Runs(services.commands, services.objects, services.clock, AGENT),
         publisher=services.publisher,
         alerts=services.alerts,
         audits=Audits(services.documents, services.clock, services.name),

@@ -37,6 +37,7 @@ from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
 from shared.audit import Audits
 from shared.clock import Clock
 from shared.cloud import CloudError, Instance, NotFound, PublisherPort, Refused, ServersPort
+from shared.components import Components, chosen
 from shared.documents import CorruptDocument, Documents
 from shared.events import CommandChanged, ImageStateChanged, Incoming
 from shared.fleet import Fleet
@@ -67,6 +68,7 @@ class Baker:
         servers: ServersPort,
         documents: Documents,
         fleets: Fleets,
+        components: Components,
         runs: Runs,
         publisher: PublisherPort,
         alerts: Alerts,
@@ -76,6 +78,7 @@ class Baker:
         self._servers = servers
         self._documents = documents
         self._fleets = fleets
+        self._components = components
         self._runs = runs
         self._publisher = publisher
         self._alerts = alerts
@@ -296,13 +299,14 @@ class Baker:
 
     async def _run(self, sight: Sight, action: Run) -> Outcome | None:
         bake = sight.bake
+        releases = bake.releases if action.role == "prover" else chosen(await self._components.standings(sight.fleet))
         pause = await self._runs.advance(
             sight.fleet,
             action.instance,
             f"{bake.bake}-{action.role}",
             action.attempt,
             ledger=_Attempts(self._documents, self._runs, bake, action.role),
-            releases=bake.releases if action.role == "prover" else None,
+            releases=releases,
         )
         if pause is None:
             return None

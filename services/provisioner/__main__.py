@@ -1,6 +1,7 @@
 """``python -m services.provisioner``."""
 
 from services.provisioner.handler import Provisioner
+from shared.components import Components
 from shared.runs import AGENT, Runs
 from shared.runtime import Services, run_service
 
@@ -12,7 +13,8 @@ def make(services: Services) -> Provisioner:
         servers=services.servers,
         documents=services.documents,
         fleets=services.fleets,
-        runs=Runs(services.commands, services.objects, services.documents, services.clock, AGENT),
+        components=Components(services.objects, services.publisher, services.clock),
+        runs=Runs(services.commands, services.objects, services.clock, AGENT),
         publisher=services.publisher,
         alerts=services.alerts,
         clock=services.clock,

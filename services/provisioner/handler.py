@@ -24,6 +24,7 @@ from shared.advice import next_command
 from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
 from shared.clock import Clock
 from shared.cloud import CloudError, GroupsPort, LifecycleState, NotFound, PublisherPort, ServersPort
+from shared.components import Components, chosen
 from shared.documents import CorruptDocument, Documents
 from shared.events import CommandChanged, Incoming, LifecycleAction
 from shared.fleet import Fleet
@@ -62,6 +63,7 @@ class Provisioner:
         servers: ServersPort,
         documents: Documents,
         fleets: Fleets,
+        components: Components,
         runs: Runs,
         publisher: PublisherPort,
         alerts: Alerts,
@@ -71,6 +73,7 @@ class Provisioner:
         self._servers = servers
         self._documents = documents
         self._fleets = fleets
+        self._components = components
         self._runs = runs
         self._publisher = publisher
         self._alerts = alerts
@@ -214,7 +217,10 @@ class Provisioner:
         launch = action.launch
         ledger = _Attempts(self._documents, self._runs, launch.fleet, launch.server)
         try:
-            pause = await self._runs.advance(sight.fleet, action.instance, action.name, action.attempt, ledger=ledger)
+            releases = chosen(await self._components.standings(sight.fleet))
+            pause = await self._runs.advance(
+                sight.fleet, action.instance, action.name, action.attempt, ledger=ledger, releases=releases
+            )
         except NoPlan as error:
             return await self._unplanned(sight, error)
         return await self._wait(sight, launch, pause) if pause else None

@@ -4,6 +4,8 @@ from services.registry.handler import Registry
 from services.registry.images import Images
 from services.registry.members import Members
 from services.registry.pointers import Pointers
+from services.registry.releases import ReleaseRequests
+from shared.components import Components
 from shared.runtime import Services, run_service
 
 
@@ -24,7 +26,8 @@ def make(services: Services) -> Registry:
         publisher=services.publisher,
         clock=services.clock,
     )
-    return Registry(fleets=services.fleets, images=images, members=members)
+    releases = ReleaseRequests(Components(services.objects, services.publisher, services.clock), services.clock)
+    return Registry(fleets=services.fleets, images=images, members=members, releases=releases)
 
 
 if __name__ == "__main__":

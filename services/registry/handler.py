@@ -1,4 +1,4 @@
-"""Sends each message to those who keep the pointer, or to those who keep the list of members."""
+"""Sends each message to those who keep the pointer, the releases, or the list of members."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import structlog
 
 from services.registry.images import Images
 from services.registry.members import Members
+from services.registry.releases import ReleaseRequests
 from shared.cloud import CloudError
 from shared.documents import CorruptDocument
 from shared.events import Incoming, LifecycleAction, ObjectChanged
 from shared.fleets import Fleets, UnknownFleet
-from shared.messages import ImagePinRequested, ImageReady, ImageRollbackRequested, ServerReady, Tick
+from shared.messages import (
+    ImagePinRequested,
+    ImageReady,
+    ImageRollbackRequested,
+    ReleaseSetRequested,
+    ReleaseUndoRequested,
+    ServerReady,
+    Tick,
+)
 from shared.names import TERMINATE_HOOK
 from shared.outcome import Done, Outcome
 from shared.records import pointer_key
@@ -23,13 +32,14 @@ Request = ImageReady | ImageRollbackRequested | ImagePinRequested | ServerReady
 class Registry:
     """The service."""
 
-    def __init__(self, *, fleets: Fleets, images: Images, members: Members) -> None:
+    def __init__(self, *, fleets: Fleets, images: Images, members: Members, releases: ReleaseRequests) -> None:
         self._fleets = fleets
         self._images = images
         self._members = members
+        self._releases = releases
 
     async def handle(self, incoming: Incoming) -> Outcome:
-        """Move the pointer, take servers in, or let them go.
+        """Move the pointer, set a release, take servers in, or let them go.
 
         Raises:
             UnknownFleet: a message names a fleet that nobody described.
@@ -40,6 +50,8 @@ class Registry:
             case ImageReady() | ImageRollbackRequested() | ImagePinRequested() | ServerReady():
                 await self._fleets.get(incoming.fleet)
                 return await self._asked(incoming)
+            case ReleaseSetRequested() | ReleaseUndoRequested():
+                return await self._releases.asked(incoming)
             case LifecycleAction(transition="terminating", hook=hook) if hook == TERMINATE_HOOK:
                 return await self._terminating(incoming)
             case ObjectChanged():

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, get_args
 from shared import metrics
 from shared.aws.errors import translated
 from shared.clock import Clock
+from shared.cloud import NotFound
 from shared.messages import Alert, Command, Fact, Message
-from shared.names import TopicName
+from shared.names import TopicName, topic_name
 from shared.tracing import carried, sending
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def topic_of(message: Message) -> TopicName:
 
 
 class Publisher:
-    """Publishes as one source, and dates what it publishes."""
+    """Publishes as one source, and dates what it publishes.
+
+    Without a topic prefix the topics are looked up by name: people at a command line do not know their ARNs.
+    """
 
     def __init__(
         self, client: Callable[[], Awaitable[SNSClient]], topic_prefix: str, source: str, clock: Clock
@@ -48,7 +52,7 @@ class Publisher:
     @translated
     async def publish(self, message: Message) -> None:
         """Publish a fact, a request or an alert, signed with our source. Delivery is at least once."""
-        topic = self._topic_prefix + topic_of(message)
+        topic = await self._arn(topic_of(message))
         sending("aws.sns", topic.rsplit(":", 1)[-1])
         signed = message.model_copy(update={"source": self._source, "time": message.time or self._clock.now()})
         await (await self._client()).publish(
@@ -59,3 +63,16 @@ class Publisher:
             },
         )
         metrics.published(message)
+
+    async def _arn(self, topic: TopicName) -> str:
+        if not self._topic_prefix:
+            self._topic_prefix = (await self._look_up(topic_name(topic))).removesuffix(topic)
+        return self._topic_prefix + topic
+
+    async def _look_up(self, name: str) -> str:
+        pages = (await self._client()).get_paginator("list_topics").paginate()
+        async for page in pages:
+            for topic in page["Topics"]:
+                if topic["TopicArn"].endswith(f":{name}"):
+                    return topic["TopicArn"]
+        raise NotFound(f"there is no topic {name}; apply deploy/messaging.yaml first, with python -m deploy.messaging")

@@ -20,11 +20,11 @@ from ops.demo.scene import Scene
 from ops.demo.screen import Screen
 from ops.demo.story import Play
 from ops.settings import OperatorSettings
-from shared import releases
 from shared.aws import open_cloud
 from shared.aws.session import open_clients
 from shared.clock import SystemClock
 from shared.names import SERVICES
+from shared.records import Release, current_release_key
 from tests import localstack
 from tests.composefile import REPOSITORY, read_compose_file, seconds
 from tests.story.composed import Composed
@@ -99,7 +99,7 @@ async def test_the_story_goes_well_on_what_compose_starts(composed: Composed) ->
                 composed.start(service)
             await play_stages(scene, STAGES)
         again = await asyncio.to_thread(composed.run, "bootstrap", BOOTSTRAP_S)
-        monolith = await releases.current(scene.documents, fleet.fleet, "monolith")
+        monolith = await scene.documents.get(Release, current_release_key(fleet.fleet, "monolith"))
 
     assert [(stage.name, stage.reason) for stage in scene.result.stages if not stage.ok] == []
     assert len(scene.result.stages) == len(STAGES)

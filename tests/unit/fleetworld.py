@@ -9,12 +9,13 @@ from typing import Any
 
 from shared.alerts import Alerts
 from shared.cloud import CommandState, Group, GroupMember, Image, Instance, TemplateVersion
+from shared.components import Components
 from shared.documents import Documents
 from shared.fleet import Fleet
 from shared.fleets import Fleets
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG
 from shared.records import Report, StepResult, config_key, manifest_key, run_prefix
-from shared.releases import Manifest, set_current
+from shared.releases import Manifest
 from tests.fakes import Call, Fake, SentCommand, World
 
 STOCK = "ami-0000000000000000a"
@@ -43,6 +44,7 @@ class FleetWorld(World):
         self.describe(self.fleet)
         self.documents = Documents(self.objects)
         self.fleets = Fleets(self.objects)
+        self.components = Components(self.objects, self.publisher, self.clock)
         self.alerts = Alerts(self.documents, self.publisher, self.clock)
         self.groups.set(Group("web", 0, 1, 3, (), managed=True))
         self.servers.stocks["/images/stock"] = STOCK
@@ -52,11 +54,15 @@ class FleetWorld(World):
         """Put a fleet's description there."""
         self.objects.bodies[config_key(fleet.fleet)] = fleet.model_dump_json(by_alias=True).encode()
 
+    def publish(self, version: str, component: str = "monolith") -> None:
+        """Publish a release of a component."""
+        manifest = Manifest(form=1, component=component, version=version, entries=())
+        self.objects.bodies[manifest_key(component, version)] = manifest.model_dump_json().encode()
+
     async def release(self, version: str) -> None:
         """Publish a release of the monolith, and make it the fleet's."""
-        manifest = Manifest(form=1, component="monolith", version=version, entries=())
-        self.objects.bodies[manifest_key("monolith", version)] = manifest.model_dump_json().encode()
-        await set_current(self.documents, self.clock, "web", "monolith", version, by="test")
+        self.publish(version)
+        await self.components.point("web", "monolith", version, by="test")
 
     def server(self, server: str = FIRST, state: str = "Pending:Wait", image: str = STOCK) -> None:
         """Let the group have one more server."""

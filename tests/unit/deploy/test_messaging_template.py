@@ -16,7 +16,12 @@ PLACE = Place("aws", "us-east-1", "000000000000", "documents")
 EXPECTED = {
     ("commands", "reconciler"): {"server.kill.requested", "server.disable.requested"},
     ("commands", "baker"): {"image.bake.requested"},
-    ("commands", "registry"): {"image.rollback.requested", "image.pin.requested"},
+    ("commands", "registry"): {
+        "image.rollback.requested",
+        "image.pin.requested",
+        "release.set.requested",
+        "release.undo.requested",
+    },
     ("events", "reconciler"): {"server.ready"},
     ("events", "provisioner"): {"launch.unclaimed"},
     ("events", "registry"): {"image.ready", "server.ready"},

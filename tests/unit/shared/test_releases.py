@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from shared import packing, releases
 from shared.cloud import Denied, Unavailable
-from shared.documents import Documents
 from shared.packing import SourceError, encode_name
-from shared.records import current_release_key, manifest_key
+from shared.records import manifest_key
 from shared.releases import Manifest, UnknownRelease, VersionTaken
-from tests.fakes import FakeClock, FakeObjects
+from tests.fakes import FakeObjects
 
 
 @pytest.fixture
@@ -213,20 +212,6 @@ async def test_content_names_a_url_for_everything_that_a_release_needs(objects: 
     assert content.manifest_sha256 == release.digest
     assert "releases/app/1/manifest.json" in content.manifest_url
     assert set(content.packs) == {pack.sha256 for pack in release.manifest.packs}
-
-
-async def test_the_current_release_is_kept_with_the_one_before_it(objects: FakeObjects) -> None:
-    documents, clock = Documents(objects), FakeClock()
-    assert await releases.current(documents, "web", "app") is None
-    await releases.set_current(documents, clock, "web", "app", "1", by="anna")
-    clock.step(60)
-    await releases.set_current(documents, clock, "web", "app", "2", by="ben")
-    current = await releases.current(documents, "web", "app")
-    assert current is not None
-    assert (current.version, current.previous, current.by, current.since) == ("2", "1", "ben", clock.now())
-    before = objects.bodies[current_release_key("web", "app")]
-    assert await releases.set_current(documents, clock, "web", "app", "2", by="carl") == current
-    assert objects.bodies[current_release_key("web", "app")] == before
 
 
 @given(st.binary(min_size=1))

@@ -49,11 +49,18 @@ def agent(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def runs(world: FleetWorld, agent: Path) -> Runs:
-    return Runs(world.commands, world.objects, world.documents, world.clock, agent)
+    return Runs(world.commands, world.objects, world.clock, agent)
 
 
 async def advance(world: FleetWorld, runs: Runs, kept: Kept, **more: Any) -> Pause | None:
-    return await runs.advance(world.fleet, world.servers.known[FIRST], NAME, kept.there, ledger=kept, **more)
+    return await runs.advance(
+        world.fleet,
+        world.servers.known[FIRST],
+        NAME,
+        kept.there,
+        ledger=kept,
+        **{"releases": {"monolith": "1"}, **more},
+    )
 
 
 async def test_the_plan_the_agent_and_their_digests_reach_the_server(
@@ -99,7 +106,8 @@ async def test_the_plan_is_made_while_the_server_boots_and_nothing_is_sent_befor
 async def test_an_attempt_that_another_wrote_down_first_is_not_sent(world: FleetWorld, runs: Runs) -> None:
     theirs = Attempt(attempt=NAME, began=world.now, plan_digest="d", command="c")
     kept = Kept(theirs)
-    assert await runs.advance(world.fleet, world.servers.known[FIRST], NAME, None, ledger=kept) is None
+    server = world.servers.known[FIRST]
+    assert await runs.advance(world.fleet, server, NAME, None, ledger=kept, releases={"monolith": "1"}) is None
     assert world.commands.sent == []
 
 
@@ -138,7 +146,7 @@ async def test_however_the_sender_dies_one_command_is_sent(agent: Path, applied:
         world = FleetWorld()
         await world.release("1")
         world.server()
-        runs = Runs(world.commands, world.objects, world.documents, world.clock, agent)
+        runs = Runs(world.commands, world.objects, world.clock, agent)
         kept = Kept()
         with killed_at(world, number, applied=applied):
             try:
@@ -150,10 +158,9 @@ async def test_however_the_sender_dies_one_command_is_sent(agent: Path, applied:
         assert len(world.commands.sent) == 1, number
 
 
-async def test_a_fleet_without_a_release_has_no_plan_and_the_sentence_says_which(runs: Runs, world: FleetWorld) -> None:
-    world.objects.bodies = {key: body for key, body in world.objects.bodies.items() if "current" not in key}
+async def test_without_a_release_there_is_no_plan_and_the_sentence_says_which(runs: Runs, world: FleetWorld) -> None:
     with pytest.raises(NoPlan, match="no release of monolith is set for web"):
-        await advance(world, runs, Kept())
+        await advance(world, runs, Kept(), releases={})
 
 
 async def test_a_release_that_was_never_published_means_no_plan(runs: Runs, world: FleetWorld) -> None:

@@ -299,12 +299,13 @@ class Launching:
 
     async def hears(self, incoming: Incoming, brought: str | None = None) -> Outcome:
         world = self.world
-        runs = Runs(world.commands, world.objects, world.documents, world.clock, self.agent)
+        runs = Runs(world.commands, world.objects, world.clock, self.agent)
         provisioner = Provisioner(
             groups=world.groups,
             servers=world.servers,
             documents=Documents(world.objects),
             fleets=world.fleets,
+            components=world.components,
             runs=runs,
             publisher=world.publisher,
             alerts=world.alerts,

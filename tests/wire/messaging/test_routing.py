@@ -33,10 +33,13 @@ COMMANDS: list[tuple[Body, set[str]]] = [
     ({"type": "image.bake.requested"}, {"baker"}),
     ({"type": "image.rollback.requested"}, {"registry"}),
     ({"type": "image.pin.requested", "image": IMAGE}, {"registry"}),
+    ({"type": "release.set.requested", "component": "app", "version": "2"}, {"registry"}),
+    ({"type": "release.undo.requested", "component": "app"}, {"registry"}),
     ({"type": "server.disable.requested", "server": SERVER}, {"reconciler"}),
     ({"type": "server.kill.requested", "server": SERVER}, {"reconciler"}),
 ]
 FACTS: list[tuple[Body, set[str]]] = [
+    ({"type": "release.set", "component": "app", "version": "2", "setting": 2, "rollout": True, "by": "me"}, set()),
     ({"type": "launch.unclaimed", "server": SERVER}, {"provisioner"}),
     ({"type": "server.ready", "server": SERVER, "image": IMAGE, "seconds": 9}, {"reconciler", "registry"}),
     ({"type": "server.provision.failed", "server": SERVER, "reason": "it broke"}, set()),

@@ -44,7 +44,8 @@ def make(world: FleetWorld, agent: Path) -> Baker:
         servers=world.servers,
         documents=documents,
         fleets=world.fleets,
-        runs=Runs(world.commands, world.objects, documents, world.clock, agent),
+        components=world.components,
+        runs=Runs(world.commands, world.objects, world.clock, agent),
         publisher=world.publisher,
         alerts=world.alerts,
         audits=Audits(documents, world.clock, "baker"),
@@ -152,7 +153,7 @@ async def test_the_proof_launch_runs_the_bakes_own_releases_whatever_was_set_sin
     await world.release("2")
     await play(world, agent)
     assert (await bake(world)).stage == "ready"
-    runs = Runs(world.commands, world.objects, world.documents, world.clock, agent)
+    runs = Runs(world.commands, world.objects, world.clock, agent)
     assert await runs.releases("web", f"{ID}-prover") == {"monolith": "1"}
 
 

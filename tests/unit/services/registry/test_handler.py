@@ -12,6 +12,7 @@ from services.registry.handler import Registry
 from services.registry.images import Images
 from services.registry.members import Members
 from services.registry.pointers import Pointers
+from services.registry.releases import ReleaseRequests
 from shared.cloud import Incomplete, TemplateVersion, Unavailable
 from shared.documents import Documents
 from shared.events import Incoming, LifecycleAction, ObjectChanged
@@ -64,7 +65,8 @@ def make(world: FleetWorld) -> Registry:
         publisher=world.publisher,
         clock=world.clock,
     )
-    return Registry(fleets=world.fleets, images=images, members=members)
+    releases = ReleaseRequests(world.components, world.clock)
+    return Registry(fleets=world.fleets, images=images, members=members, releases=releases)
 
 
 @pytest.fixture
