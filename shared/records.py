@@ -109,6 +109,21 @@ class Pointer(Record):
     """The id of the message that asked for it: the same message again changes nothing."""
 
 
+class Fallback(Part):
+    """A launch or bake goes on with a component's last good release, since it failed with the one that is set."""
+
+    component: ComponentName
+    broken: Version
+    setting: int
+    """The generation of the release pointer that named ``broken``: set anew, it is tried again."""
+    good: Version
+    after: int
+    """How many attempts had been made by then."""
+    step: StepName | None = None
+    reason: str = ""
+    log_tail: str = ""
+
+
 class Bake(Record):
     """``bakes/<bake>.json``: how an image came to be."""
 
@@ -122,8 +137,13 @@ class Bake(Record):
     reason: str = ""
     stock: ImageId | None = None
     releases: dict[ComponentName, Version] = Field(default_factory=dict)
+    fallbacks: tuple[Fallback, ...] = ()
     builder: ServerId | None = None
     provision: Attempt | None = None
+    failed: tuple[Attempt, ...] = ()
+    """The builder's attempts before ``provision``, with releases that are under suspicion."""
+    spoiled: tuple[ServerId, ...] = ()
+    """Builders that ran a release which was fallen back from: no image is made of them."""
     image: ImageId | None = None
     prover: ServerId | None = None
     proof: Attempt | None = None
@@ -152,6 +172,7 @@ class Launch(Record):
     """The ``traceparent`` of the message that began it: what is done for the launch goes on from there."""
     releases: dict[ComponentName, Version] = Field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
     result: Literal["running", "ready", "failed"] = "running"
     ended: datetime | None = None
     reason: str = ""

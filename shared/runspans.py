@@ -27,7 +27,7 @@ def trace_bake(bake: Bake) -> None:
     about |= {"autoprovisioner.image": bake.image or "", "autoprovisioner.result": bake.stage}
     ended = bake.ended or bake.requested
     whole = told("bake", bake.trace, bake.requested, ended, about, bake.failure if bake.stage == "failed" else None)
-    _trace_attempts(whole, [each for each in (bake.provision, bake.proof) if each is not None], ended)
+    _trace_attempts(whole, [*bake.failed, *(each for each in (bake.provision, bake.proof) if each is not None)], ended)
 
 
 def _trace_attempts(whole: Span, attempts: Iterable[Attempt], ended: datetime) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 from shared.cloud import Image, Instance
 from shared.fleet import CheckStep, Fleet
 from shared.moments import utc
-from shared.records import Attempt, Bake
+from shared.records import Attempt, Bake, Fallback
 
 DAILY_BUDGET = 6
 """Bakes that a fleet may have in 24 hours: one a night, and room for people."""
@@ -117,13 +117,36 @@ class Fail:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """The plan failed on the builder: see whether a release is to blame."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class TryAgain:
+    """Run the plan once more on the same builder: one failure may be an accident."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class FallBack:
+    """Begin again on a fresh server from the stock image, with the last good releases of these components."""
+
+    builder: str
+    fallbacks: tuple[Fallback, ...]
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
 class Settle:
     """The result is written down: clean up, say so, and end."""
 
     reason: str
 
 
-Action = Nothing | Wait | ChooseStock | Launch | Run | Snapshot | Prove | Fail | Settle
+Action = Nothing | Wait | ChooseStock | Launch | Run | Judge | Snapshot | Prove | Fail | Settle
 
 
 def decide(sight: Sight) -> Action:
@@ -174,9 +197,23 @@ def _building(sight: Sight) -> Action:
     return _running("builder", sight.builder, bake.provision)
 
 
+def judged(bake: Bake, judge: Judge, fallbacks: tuple[Fallback, ...], attempts: int) -> TryAgain | FallBack | Fail:
+    """Say what follows when the plan failed on the builder. Pure.
+
+    ``fallbacks`` is what to go on with instead of the releases under suspicion, ``attempts`` how many each gets.
+    """
+    failed = judge.attempt
+    tried = len(bake.failed) + 1 - max((each.after for each in bake.fallbacks), default=0)
+    if fallbacks and bake.builder is not None:
+        return TryAgain(failed) if tried < attempts else FallBack(bake.builder, fallbacks, failed)
+    good = ", ".join(f"{each.component} {each.good}" for each in bake.fallbacks)
+    also = f"; so it did with the last good releases ({good}), so none is to blame" if good else ""
+    return Fail(failed.reason + also, failed.step, failed.log_tail)
+
+
 def _provisioned(bake: Bake, provision: Attempt) -> Action:
     if provision.result == "failed":
-        return Fail(provision.reason, provision.step, provision.log_tail)
+        return Judge(provision)
     assert bake.builder is not None, "a plan ran, so there was a builder"
     return Snapshot(bake.builder, "the full plan has run")
 

@@ -18,6 +18,8 @@ from services.baker.decide import (
     UNRECORDED,
     ChooseStock,
     Fail,
+    FallBack,
+    Judge,
     Launch,
     Nothing,
     Prove,
@@ -26,10 +28,12 @@ from services.baker.decide import (
     Settle,
     Sight,
     Snapshot,
+    TryAgain,
     Wait,
     bake_id,
     boot_look_s,
     decide,
+    judged,
     recent,
 )
 from shared.advice import next_command, show_command
@@ -37,9 +41,10 @@ from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
 from shared.audit import Audits
 from shared.clock import Clock
 from shared.cloud import CloudError, Instance, NotFound, PublisherPort, Refused, ServersPort
-from shared.components import Components, chosen
+from shared.components import Components
 from shared.documents import CorruptDocument, Documents
 from shared.events import CommandChanged, ImageStateChanged, Incoming
+from shared.fallback import changed, conclude, fallbacks, planned, suspects, unplanned
 from shared.fleet import Fleet
 from shared.fleets import Fleets, UnknownFleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG, ROLE_TAG
@@ -254,14 +259,53 @@ class Baker:
                 return LookAgain(action.after_s, action.reason)
             case Settle():
                 return await self._settle(sight.fleet, sight.bake)
-            case Fail():
-                await self._fail(sight.bake, action)
+            case Fail() | Judge():
+                await (self._fail(sight.bake, action) if isinstance(action, Fail) else self._judge(sight, action))
                 return None
         try:
             return await self._go_on(sight, action)
-        except (NoPlan, Refused) as error:
+        except NoPlan as error:
+            await self._unplanned(sight, action.reason, error)
+        except Refused as error:
             await self._fail(sight.bake, Fail(f"{action.reason}, but: {error}"))
-            return None
+        return None
+
+    async def _unplanned(self, sight: Sight, doing: str, error: NoPlan) -> None:
+        """Go on without a release that cannot be planned with, where there is a last good one; else fail."""
+        bake = sight.bake
+        standings = await self._components.standings(sight.fleet) if bake.image is None else {}
+        tried = len(bake.failed)
+        instead = unplanned(sight.fleet, standings, bake.fallbacks, error.component, str(error), tried)
+        if instead is None:
+            await self._fail(bake, Fail(f"{doing}, but: {error}"))
+        else:
+            await self._change(bake, fallbacks=(*bake.fallbacks, instead))
+
+    async def _judge(self, sight: Sight, judge: Judge) -> None:
+        """Find out whether a release is to blame for a builder that failed."""
+        bake, fleet = sight.bake, sight.fleet
+        standings = await self._components.standings(fleet)
+        since = changed(standings, bake.releases)
+        suspected = await suspects(self._runs, fleet, bake.releases, since, judge.attempt.step)
+        after = len(bake.failed) + 1
+        instead = fallbacks(standings, bake.releases, suspected, judge.attempt, after)
+        action = judged(bake, judge, instead, fleet.policies.launch.attempts)
+        match action:
+            case Fail():
+                await self._fail(bake, action)
+            case TryAgain():
+                await self._change(bake, provision=None, failed=(*bake.failed, action.attempt))
+            case FallBack():
+                await self._terminate(bake, action.builder)
+                await self._change(
+                    bake,
+                    stage="builder",
+                    fallbacks=(*bake.fallbacks, *action.fallbacks),
+                    failed=(*bake.failed, action.attempt),
+                    spoiled=(*bake.spoiled, action.builder),
+                    builder=None,
+                    provision=None,
+                )
 
     async def _go_on(self, sight: Sight, action: ChooseStock | Launch | Run | Snapshot | Prove) -> Outcome | None:
         bake = sight.bake
@@ -290,20 +334,26 @@ class Baker:
     async def _launch(self, bake: Bake, action: Launch) -> None:
         """Launch the server, or adopt the one that was launched when the reply was lost."""
         tags = _tags(bake) | {ROLE_TAG: action.role}
-        living = [each for each in await self._servers.tagged(tags) if each.state not in DEAD]
+        found = [each for each in await self._servers.tagged(tags) if each.server not in bake.spoiled]
+        living = [each for each in found if each.state not in DEAD]
         if living:
             server = min(living, key=lambda each: (each.launched, each.server)).server
         else:
-            server = await self._servers.launch(f"{bake.bake}-{action.role}", action.image, bake.fleet, tags)
+            again = f"-{len(bake.spoiled) + 1}" if bake.spoiled else ""
+            server = await self._servers.launch(f"{bake.bake}-{action.role}{again}", action.image, bake.fleet, tags)
         await self._change(bake, **{action.role: server})
 
     async def _run(self, sight: Sight, action: Run) -> Outcome | None:
         bake = sight.bake
-        releases = bake.releases if action.role == "prover" else chosen(await self._components.standings(sight.fleet))
+        name, releases = f"{bake.bake}-{action.role}", bake.releases
+        if action.role == "builder":
+            name = name if not bake.failed else f"{name}-{len(bake.failed) + 1}"
+            standings = await self._components.standings(sight.fleet) if action.attempt is None else {}
+            releases = planned(standings, bake.fallbacks)
         pause = await self._runs.advance(
             sight.fleet,
             action.instance,
-            f"{bake.bake}-{action.role}",
+            name,
             action.attempt,
             ledger=_Attempts(self._documents, self._runs, bake, action.role),
             releases=releases,
@@ -368,6 +418,8 @@ class Baker:
                 bake=bake.bake,
             )
         )
+        what = f"bake {bake.bake}"
+        await conclude(self._components, self._clock, bake.fleet, bake.releases, bake.fallbacks, what)
         await self._alerts.clear(bake.fleet, ALERT)
         await self._alerts.clear(bake.fleet, "bake-budget")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from shared.cloud import GroupMember, Instance, LifecycleState
 from shared.fleet import Fleet, LaunchPolicy
-from shared.records import Attempt, Launch
+from shared.records import Attempt, Fallback, Launch
 
 HOOK_LIFE_S = 172_800
 """AWS ends a hook after 48 hours, or a hundred times its timeout if that is sooner, whatever the heartbeats."""
@@ -104,6 +105,24 @@ class GiveUp:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Every attempt failed: see whether a release is to blame, then fall back or give up."""
+
+    launch: Launch
+    last: Attempt
+    instance: Instance | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class FallBack:
+    """Go on with the last good releases of these components."""
+
+    launch: Launch
+    fallbacks: tuple[Fallback, ...]
+
+
+@dataclass(frozen=True)
 class Close:
     """The launch ended without us: write that down."""
 
@@ -112,7 +131,7 @@ class Close:
     reason: str
 
 
-Action = Nothing | Probe | Wait | Claim | Run | Finish | GiveUp | Close
+Action = Nothing | Probe | Wait | Claim | Run | Finish | Judge | GiveUp | Close
 
 
 def decide(sight: Sight) -> Action:
@@ -131,6 +150,23 @@ def decide(sight: Sight) -> Action:
     if given_up is not None:
         return given_up
     return _attempt(sight, launch, last) if sight.waiting else _left(sight, launch)
+
+
+def judged(judge: Judge, now: Mapping[str, str], fallbacks: tuple[Fallback, ...]) -> Run | FallBack | GiveUp:
+    """Say what follows when every attempt failed. Pure.
+
+    ``now`` are the releases that would be planned with now, ``fallbacks`` what to go on with instead of those that are
+    under suspicion.
+    """
+    launch, last = judge.launch, judge.last
+    if judge.instance is not None and now != launch.releases:
+        name = attempt_name(launch.server, len(launch.attempts) + 1)
+        return Run(launch, name, None, judge.instance, "other releases were set since it failed")
+    if judge.instance is not None and fallbacks:
+        return FallBack(launch, fallbacks)
+    tried = ", ".join(f"{each.component} {each.good}" for each in launch.fallbacks)
+    also = f"; so it did with the last good releases ({tried}), so none is to blame" if tried else ""
+    return GiveUp(launch, last.step or "command", f"{judge.reason}: {last.reason}{also}", last.step, last.log_tail)
 
 
 def attempt_name(server: str, number: int) -> str:
@@ -163,14 +199,14 @@ def _unclaimed(sight: Sight) -> Action:
     return Claim(sight.instance.image, f"{sight.server} waits in its launch hook")
 
 
-def _given_up(launch: Launch, last: Attempt | None, sight: Sight) -> GiveUp | None:
+def _given_up(launch: Launch, last: Attempt | None, sight: Sight) -> Judge | GiveUp | None:
     policy = sight.fleet.policies.launch
-    if last is not None and last.result == "failed" and len(launch.attempts) >= policy.attempts:
-        cause = last.step or "command"
-        reason = f"attempt {len(launch.attempts)} of {policy.attempts} failed: {last.reason}"
-        return GiveUp(launch, cause, reason, last.step, last.log_tail)
     limit = give_up_after_s(policy)
     elapsed = (sight.now - launch.claimed).total_seconds()
+    tried = len(launch.attempts) - max((each.after for each in launch.fallbacks), default=0)
+    if last is not None and last.result == "failed" and tried >= policy.attempts:
+        in_time = sight.instance if sight.waiting and elapsed < limit else None
+        return Judge(launch, last, in_time, f"attempt {tried} of {policy.attempts} failed")
     if elapsed < limit:
         return None
     if last is None:

@@ -9,8 +9,10 @@ import structlog
 from services.provisioner.decide import (
     Claim,
     Close,
+    FallBack,
     Finish,
     GiveUp,
+    Judge,
     Nothing,
     Probe,
     Run,
@@ -19,21 +21,23 @@ from services.provisioner.decide import (
     beat_s,
     boot_look_s,
     decide,
+    judged,
 )
-from shared.advice import next_command
+from shared.advice import next_command, show_command
 from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
 from shared.clock import Clock
 from shared.cloud import CloudError, GroupsPort, LifecycleState, NotFound, PublisherPort, ServersPort
-from shared.components import Components, chosen
+from shared.components import Components
 from shared.documents import CorruptDocument, Documents
 from shared.events import CommandChanged, Incoming, LifecycleAction
+from shared.fallback import changed, conclude, fallbacks, planned, suspects, unplanned
 from shared.fleet import Fleet
 from shared.fleets import Fleets, UnknownFleet
 from shared.ids import FLEET_TAG, ROLE_TAG
 from shared.messages import LaunchUnclaimed, ServerProvisionFailed, ServerReady, Tick
 from shared.names import LAUNCH_HOOK
 from shared.outcome import Done, LookAgain, Outcome, Retry
-from shared.records import Attempt, Launch, alert_key, launch_key
+from shared.records import Attempt, Fallback, Launch, alert_key, launch_key
 from shared.runs import NoPlan, Pause, Runs
 from shared.runspans import trace_launch
 from shared.tracing import joined, traceparent
@@ -186,10 +190,12 @@ class Provisioner:
             case _:
                 return await self._go_on(sight, action)
 
-    async def _go_on(self, sight: Sight, action: Run | Finish | GiveUp | Close) -> Outcome | None:
+    async def _go_on(self, sight: Sight, action: Run | Finish | Judge | GiveUp | Close) -> Outcome | None:
         match action:
             case Run():
                 return await self._run(sight, action)
+            case Judge():
+                return await self._judge(sight, action)
             case Finish():
                 return await self._finish(sight, action.launch)
             case GiveUp():
@@ -216,14 +222,49 @@ class Provisioner:
     async def _run(self, sight: Sight, action: Run) -> Outcome | None:
         launch = action.launch
         ledger = _Attempts(self._documents, self._runs, launch.fleet, launch.server)
+        standings = await self._components.standings(sight.fleet) if action.attempt is None else {}
         try:
-            releases = chosen(await self._components.standings(sight.fleet))
             pause = await self._runs.advance(
-                sight.fleet, action.instance, action.name, action.attempt, ledger=ledger, releases=releases
+                sight.fleet,
+                action.instance,
+                action.name,
+                action.attempt,
+                ledger=ledger,
+                releases=planned(standings, launch.fallbacks),
             )
         except NoPlan as error:
-            return await self._unplanned(sight, error)
+            tried = len(launch.attempts)
+            instead = unplanned(sight.fleet, standings, launch.fallbacks, error.component, str(error), tried)
+            if instead is None:
+                return await self._unplanned(sight, error)
+            await self._fall_back(launch, (instead,))
+            return None
         return await self._wait(sight, launch, pause) if pause else None
+
+    async def _judge(self, sight: Sight, judge: Judge) -> Outcome | None:
+        """Find out whether a release is to blame for a launch that failed, and fall back or give up."""
+        launch = judge.launch
+        standings = await self._components.standings(sight.fleet)
+        now = planned(standings, launch.fallbacks)
+        since = changed(standings, launch.releases)
+        suspected = await suspects(self._runs, sight.fleet, launch.releases, since, judge.last.step)
+        instead = fallbacks(standings, launch.releases, suspected, judge.last, len(launch.attempts))
+        action = judged(judge, now, instead)
+        match action:
+            case Run():
+                return await self._run(sight, action)
+            case FallBack():
+                await self._fall_back(launch, action.fallbacks)
+                return None
+            case GiveUp():
+                return await self._give_up(sight.fleet, action)
+
+    async def _fall_back(self, launch: Launch, more: tuple[Fallback, ...]) -> None:
+        log.warning("falling back", fleet=launch.fleet, server=launch.server, to=[each.model_dump() for each in more])
+        fallen = launch.model_copy(update={"fallbacks": (*launch.fallbacks, *more)})
+        await self._documents.change(
+            Launch, launch_key(launch.fleet, launch.server), lambda old: fallen if old == launch else None
+        )
 
     async def _wait(self, sight: Sight, launch: Launch, pause: Pause) -> Outcome:
         beat = beat_s(sight.fleet.policies.launch)
@@ -259,6 +300,8 @@ class Provisioner:
                 seconds=seconds,
             )
         )
+        what = f"the launch of {launch.server}"
+        await conclude(self._components, self._clock, launch.fleet, launch.releases, launch.fallbacks, what)
         await self._clear_alerts(launch.fleet)
         await self._end(launch, "ready", f"ready after {seconds:.1f} s")
         return Done(f"{launch.server} is ready after {seconds:.1f} s")
@@ -278,7 +321,9 @@ class Provisioner:
         launch = action.launch
         await self._groups.complete(launch.fleet, launch.server, LAUNCH_HOOK, "ABANDON")
         await self._publish_failure(action)
-        command = await next_command(self._documents, fleet, action.step, launch_key(launch.fleet, launch.server))
+        key = launch_key(launch.fleet, launch.server)
+        blameless = bool(launch.fallbacks)
+        command = show_command(key) if blameless else await next_command(self._documents, fleet, action.step, key)
         await self._alerts.raise_alert(
             launch.fleet,
             ALERT + action.cause,

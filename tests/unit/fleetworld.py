@@ -14,6 +14,7 @@ from shared.documents import Documents
 from shared.fleet import Fleet
 from shared.fleets import Fleets
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG
+from shared.plan import Plan
 from shared.records import Report, StepResult, config_key, manifest_key, run_prefix
 from shared.releases import Manifest
 from tests.fakes import Call, Fake, SentCommand, World
@@ -160,3 +161,21 @@ def done(*names: str, result: str = "done") -> tuple[StepResult, ...]:
 def failed(name: str, reason: str, log_tail: str = "") -> tuple[StepResult, ...]:
     """Return one failed step."""
     return (StepResult(step=name, result="failed", reason=reason, log_tail=log_tail),)
+
+
+def breaks(*broken: str, step: str = "compile") -> Callable[[FleetWorld], None]:
+    """Return what ends every run: badly at ``step`` where its plan brings one of these (``monolith 2``), else well."""
+
+    def answer(world: FleetWorld) -> None:
+        for sent in world.running:
+            plan = Plan.model_validate_json(world.objects.bodies[run_prefix("web", sent.comment) + "plan.json"])
+            brings = {f"{each.component} {each.version}" for each in plan.steps if each.kind == "sync"}
+            if brings & set(broken):
+                world.report(sent, "failed", failed(step, "exit 1", "no such file"), f"{step} failed: exit 1")
+            else:
+                skipped = "skipped" if sent.comment.endswith("prover") else "done"
+                names = [each.step for each in plan.steps if each.kind != "check"]
+                checks = [each.step for each in plan.steps if each.kind == "check"]
+                world.report(sent, "ok", done(*names, result=skipped) + done(*checks))
+
+    return answer

@@ -9,6 +9,7 @@ import pytest
 from services.baker.decide import (
     ChooseStock,
     Fail,
+    Judge,
     Launch,
     Nothing,
     Prove,
@@ -19,6 +20,7 @@ from services.baker.decide import (
     Wait,
     bake_id,
     decide,
+    judged,
     ran_again,
     recent,
 )
@@ -66,8 +68,10 @@ def test_the_plan_runs_on_the_builder_and_its_end_leads_to_the_image() -> None:
 
 def test_a_failed_plan_fails_the_bake_with_step_and_log() -> None:
     bad = OK.model_copy(update={"result": "failed", "step": "compile", "reason": "exit 1", "log_tail": "boom"})
-    action = decide(sight(stock=STOCK, builder=BUILDER, provision=bad))
-    assert action == Fail("exit 1", "compile", "boom")
+    seen = sight(stock=STOCK, builder=BUILDER, provision=bad)
+    action = decide(seen)
+    assert isinstance(action, Judge)
+    assert judged(seen.bake, action, (), 2) == Fail("exit 1", "compile", "boom")
 
 
 def test_a_proof_launch_waits_for_the_image_and_a_failed_image_fails_the_bake() -> None:

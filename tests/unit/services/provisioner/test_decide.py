@@ -11,6 +11,7 @@ from services.provisioner.decide import (
     Close,
     Finish,
     GiveUp,
+    Judge,
     Nothing,
     Probe,
     Run,
@@ -20,6 +21,7 @@ from services.provisioner.decide import (
     boot_look_s,
     decide,
     give_up_after_s,
+    judged,
 )
 from shared.cloud import GroupMember, Instance
 from shared.fleet import Fleet, LaunchPolicy
@@ -80,7 +82,9 @@ def test_a_running_attempt_is_gone_on_with() -> None:
 
 
 def test_the_last_attempt_that_fails_gives_the_launch_up_with_step_reason_and_log() -> None:
-    action = decide(replace(SEEN, launch=tried(FAILED, AGAIN)))
+    judge = decide(replace(SEEN, launch=tried(FAILED, AGAIN)))
+    assert isinstance(judge, Judge)
+    action = judged(judge, {}, ())
     assert isinstance(action, GiveUp)
     assert (action.cause, action.step, action.log_tail) == ("compile", "compile", "boom")
     assert "attempt 2 of 2" in action.reason
