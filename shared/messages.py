@@ -161,6 +161,48 @@ class ServerProvisionFailed(Envelope):
     log_tail: LogTail = ""
 
 
+class RolloutChanged(Envelope):
+    """A rollout began, is done, or stopped; ``rollout.json`` says who is on what."""
+
+    type: Literal["rollout.changed"] = "rollout.changed"
+    fleet: FleetName
+    rollout: int
+    state: Literal["running", "done", "stopped"]
+    reason: Reason = ""
+
+
+class ServerUpdateGranted(Envelope):
+    """A server in service may be brought up to date: it is led out of traffic, and its plan runs."""
+
+    type: Literal["server.update.granted"] = "server.update.granted"
+    fleet: FleetName
+    server: ServerId
+    rollout: int
+
+
+class ServerUpdated(Envelope):
+    """A server in service runs the releases of a rollout, and is healthy."""
+
+    type: Literal["server.updated"] = "server.updated"
+    fleet: FleetName
+    server: ServerId
+    rollout: int
+    seconds: float
+
+
+class ServerUpdateFailed(Envelope):
+    """A server in service could not be brought up to date. ``restored``: it runs what it ran before."""
+
+    type: Literal["server.update.failed"] = "server.update.failed"
+    fleet: FleetName
+    server: ServerId
+    rollout: int
+    restored: bool
+    step: StepName | None = None
+    reason: Reason
+    log_tail: LogTail = ""
+
+
 class ServerReplaced(Envelope):
     """A server was taken out of service on purpose; the group launches another."""
 
@@ -283,6 +325,10 @@ Fact = (
     | LaunchUnclaimed
     | ServerReady
     | ServerProvisionFailed
+    | RolloutChanged
+    | ServerUpdateGranted
+    | ServerUpdated
+    | ServerUpdateFailed
     | ServerReplaced
     | FleetConverged
     | FleetDegraded

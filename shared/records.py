@@ -109,6 +109,63 @@ class Pointer(Record):
     """The id of the message that asked for it: the same message again changes nothing."""
 
 
+class Taken(Part):
+    """A server that a rollout takes: reserved at first, and out of service from when the budget granted it."""
+
+    server: ServerId
+    rollout: int
+    granted: Moment | None = None
+
+
+class Updated(Part):
+    """How bringing a server up to date ended; ``undone``: it failed, and the server is back at what it ran before."""
+
+    server: ServerId
+    result: Literal["updated", "undone", "failed", "left"]
+    at: Moment
+    step: StepName | None = None
+    reason: str = ""
+
+
+class Rollout(Record):
+    """``rollout.json``: how far the servers in service are with the releases that are set. The reconciler's own."""
+
+    fleet: FleetName
+    number: int
+    settings: dict[ComponentName, int] = Field(default_factory=dict)
+    """The generation of each component's release pointer that this rollout carries out."""
+    releases: dict[ComponentName, Version] = Field(default_factory=dict)
+    began: Moment
+    by: str
+    reason: str = ""
+    state: Literal["running", "done", "stopped"] = "running"
+    why: str = ""
+    taken: tuple[Taken, ...] = ()
+    ended: tuple[Updated, ...] = ()
+
+
+class Update(Record):
+    """``updates/<instance>.json``: how a server in service was last brought up to date. The provisioner's own."""
+
+    fleet: FleetName
+    server: ServerId
+    rollout: int
+    began: Moment
+    trace: str | None = None
+    """The ``traceparent`` of the message that began it."""
+    releases: dict[ComponentName, Version]
+    before: dict[ComponentName, Version]
+    """What the server ran when this began, and goes back to when it fails."""
+    attempts: tuple[Attempt, ...] = ()
+    turned: int | None = None
+    """How many attempts had failed when it turned back; None: it has not."""
+    result: Literal["running", "updated", "undone", "failed", "left"] = "running"
+    ended: Moment | None = None
+    step: StepName | None = None
+    reason: str = ""
+    log_tail: str = ""
+
+
 class Fallback(Part):
     """A launch or bake goes on with a component's last good release, since it failed with the one that is set."""
 
@@ -194,6 +251,8 @@ class Leaver(Part):
 
     server: ServerId
     announced: datetime
+    update: int | None = None
+    """The rollout that it is brought up to date for: it stays in the group, and becomes a member again."""
     told: bool = False
     """Whether the announcement is known to have been published; until then it is published again."""
 
@@ -231,6 +290,8 @@ class Disruption(Part):
     at: datetime
     by: str
     reason: str = ""
+    over: datetime | None = None
+    """When it was back, if it was taken out for a while only."""
 
 
 class Alarm(Record):
@@ -357,6 +418,16 @@ def alert_key(fleet: str, cause: str) -> str:
 def current_release_key(fleet: str, component: str) -> str:
     """Where the fleet's current release of a component is."""
     return f"fleets/{fleet}/releases/{component}/current.json"
+
+
+def rollout_key(fleet: str) -> str:
+    """Where the fleet's rollout is."""
+    return f"fleets/{fleet}/rollout.json"
+
+
+def update_key(fleet: str, server: str) -> str:
+    """Where it says how a server was last brought up to date."""
+    return f"fleets/{fleet}/updates/{server}.json"
 
 
 def release_history_key(fleet: str, component: str, generation: int) -> str:

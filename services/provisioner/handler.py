@@ -23,6 +23,7 @@ from services.provisioner.decide import (
     decide,
     judged,
 )
+from services.provisioner.updates import Updates
 from shared.advice import next_command, show_command
 from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
 from shared.clock import Clock
@@ -34,7 +35,7 @@ from shared.fallback import changed, conclude, fallbacks, planned, suspects, unp
 from shared.fleet import Fleet
 from shared.fleets import Fleets, UnknownFleet
 from shared.ids import FLEET_TAG, ROLE_TAG
-from shared.messages import LaunchUnclaimed, ServerProvisionFailed, ServerReady, Tick
+from shared.messages import LaunchUnclaimed, ServerProvisionFailed, ServerReady, ServerUpdateGranted, Tick
 from shared.names import LAUNCH_HOOK
 from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.records import Attempt, Fallback, Launch, alert_key, launch_key
@@ -72,7 +73,9 @@ class Provisioner:
         publisher: PublisherPort,
         alerts: Alerts,
         clock: Clock,
+        updates: Updates,
     ) -> None:
+        self._updates = updates
         self._groups = groups
         self._servers = servers
         self._documents = documents
@@ -96,6 +99,8 @@ class Provisioner:
                 return await self._launching(incoming)
             case LaunchUnclaimed():
                 return await self._advance(await self._fleets.get(incoming.fleet), incoming.server)
+            case ServerUpdateGranted():
+                return await self._updates.advance(await self._fleets.get(incoming.fleet), incoming.server)
             case CommandChanged():
                 return await self._command(incoming)
             case Tick():
@@ -122,7 +127,8 @@ class Provisioner:
             fleet = await self._fleets.get(name)
         except UnknownFleet as error:
             return Done(f"a server of somebody else: {error}")
-        return Done((await self._advance(fleet, changed.server)).why)
+        launch = await self._advance(fleet, changed.server)
+        return Done(f"{launch.why}; {(await self._updates.advance(fleet, changed.server)).why}")
 
     async def _sweep(self, only: str | None) -> Outcome:
         """Look at every waiting server. One fleet's trouble does not hide the others."""
@@ -138,6 +144,7 @@ class Provisioner:
         return Done("looked at every waiting server")
 
     async def _sweep_fleet(self, fleet: Fleet) -> None:
+        await self._updates.sweep(fleet)
         try:
             group = await self._groups.describe(fleet.fleet)
         except NotFound:

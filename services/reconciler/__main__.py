@@ -1,11 +1,15 @@
 """``python -m services.reconciler``."""
 
 from services.reconciler.handler import Reconciler
+from services.reconciler.rollouts import Rollouts
+from shared.components import Components
 from shared.runtime import Services, run_service
 
 
 def make(services: Services) -> Reconciler:
     """Wire the handler."""
+    components = Components(services.objects, services.publisher, services.clock)
+    rollouts = Rollouts(services.documents, components, services.publisher, services.alerts, services.clock)
     return Reconciler(
         groups=services.groups,
         servers=services.servers,
@@ -16,6 +20,7 @@ def make(services: Services) -> Reconciler:
         documents=services.documents,
         fleets=services.fleets,
         alerts=services.alerts,
+        rollouts=rollouts,
     )
 
 

@@ -13,6 +13,9 @@ from shared.fleet import Fleet
 from shared.messages import ServerDisableRequested, ServerKillRequested
 from shared.records import Disruption, FleetStatus, Pause
 
+ROLLOUT = "rollout"
+"""Who takes a server out of service for a while, when releases come to servers in service."""
+
 CHAOS = "chaos"
 """Who asks, when the chaos service does."""
 
@@ -54,6 +57,10 @@ class View:
     """Waiting servers that a provisioner has taken up."""
     pause: Pause | None
     now: datetime
+    updating: frozenset[str] = frozenset()
+    """Members in service that are being brought up to date: nobody asks them how they are."""
+    failed: frozenset[str] = frozenset()
+    """Members in service that could be brought neither up to date nor back."""
 
     @property
     def staying(self) -> frozenset[str]:
@@ -90,6 +97,15 @@ class TakeOut:
 
     server: str
     how: How
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BringUpToDate:
+    """Take a server out of service for as long as it takes to run its plan."""
+
+    server: str
     by: str
     reason: str
 
@@ -182,8 +198,9 @@ def hold(view: View) -> Hold | None:
     look = f"aws autoscaling describe-auto-scaling-groups --auto-scaling-group-names {name}"
     if not view.group.managed:
         return Hold("group-unmanaged", f"the group {name} lacks our ownership tag: it is left alone", look)
-    if view.staying and all(view.health.get(server) is None for server in view.staying):
-        reason = f"no health page of the {len(view.staying)} servers in service gives an answer: health is blind"
+    asked = view.staying - view.updating
+    if asked and all(view.health.get(server) is None for server in asked):
+        reason = f"no health page of the {len(asked)} servers in service gives an answer: health is blind"
         return Hold("health-blind", reason, f"curl -v {view.fleet.health.url}")
     # One sick server is always repaired: a share alone would strand fleets of one.
     most = max(1.0, view.fleet.policies.disruption.breaker * len(view.staying))
@@ -200,12 +217,20 @@ def sweep(view: View) -> tuple[Sweep, ...]:
     announcements = _unclaimed(view)
     if pauses.stands(view.pause, view.now) and view.pause is not None and view.pause.what == "automation":
         return announcements
-    repairs = () if hold(view) else tuple(_mark(server) for server in sorted(view.sick))
+    repairs = () if hold(view) else tuple(_mark(view, server) for server in sorted(view.sick | _unknown(view)))
     return (*announcements, *repairs, *_expired(view))
 
 
-def _mark(server: str) -> TakeOut:
-    return TakeOut(server, "marked-unhealthy", "reconciler", "its health page failed every time it was asked")
+def _unknown(view: View) -> frozenset[str]:
+    """Members in service of which nobody knows what they run."""
+    return view.failed & view.staying
+
+
+def _mark(view: View, server: str) -> TakeOut:
+    why = "its health page failed every time it was asked"
+    if server in view.failed:
+        why = "it could be brought neither up to date nor back to what it ran before"
+    return TakeOut(server, "marked-unhealthy", "reconciler", why)
 
 
 def _unclaimed(view: View) -> tuple[AnnounceUnclaimed, ...]:
@@ -301,12 +326,14 @@ def budget_refusal(view: View, status: FleetStatus | None, server: str) -> Refus
     halted = NEEDED_PROCESSES & set(view.group.suspended)
     if halted:
         return Refuse(f"the group's process {_listed(halted)} is suspended: nothing would replace {server}")
-    others = frozenset(each.server for each in _recent(status, view.now)) - {server}
-    if len(others) >= policy.hourly:
-        return Refuse(f"{len(others)} servers were taken out within the hour; the policy allows {policy.hourly}")
-    under_way = others & view.staying
+    recent = _recent(status, view.now)
+    counted = len({each.server for each in recent if each.server != server or each.over is not None})
+    if counted >= policy.hourly:
+        return Refuse(f"{counted} servers were taken out within the hour; the policy allows {policy.hourly}")
+    others = frozenset(each.server for each in recent if each.over is None) - {server}
+    under_way = (others & view.staying) | (view.updating - {server})
     left = len(view.well - under_way - {server})
-    if server not in view.sick and left < policy.floor:
+    if server not in view.sick | view.failed and left < policy.floor:
         return Refuse(f"without {server} {left} healthy servers would be left; the floor is {policy.floor}")
     away = len(under_way) + min(view.missing, len(others - view.staying))
     if away >= policy.unavailable:
@@ -314,7 +341,7 @@ def budget_refusal(view: View, status: FleetStatus | None, server: str) -> Refus
     return None
 
 
-def charged(view: View, status: FleetStatus | None, action: TakeOut) -> FleetStatus | None:
+def charged(view: View, status: FleetStatus | None, action: TakeOut | BringUpToDate) -> FleetStatus | None:
     """Return the status with this disruption in it; None when it is in there already or not allowed. Pure."""
     if budget_refusal(view, status, action.server) is not None or is_recorded(status, action.server, view.now):
         return None
@@ -325,8 +352,8 @@ def charged(view: View, status: FleetStatus | None, action: TakeOut) -> FleetSta
 
 
 def is_recorded(status: FleetStatus | None, server: str, now: datetime) -> bool:
-    """Whether a disruption of this server counts already. Pure."""
-    return any(each.server == server for each in _recent(status, now))
+    """Whether a disruption of this server that is not over counts already. Pure."""
+    return any(each.server == server and each.over is None for each in _recent(status, now))
 
 
 def _recent(status: FleetStatus | None, now: datetime) -> tuple[Disruption, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from services.reconciler import decide
 from services.reconciler.decide import AnnounceUnclaimed, EndQuarantine, Hold, Refuse, TakeOut, View
+from services.reconciler.rollouts import Rollouts
 from shared.alerts import Alerts
 from shared.audit import Audits
 from shared.clock import Clock
@@ -32,10 +33,14 @@ from shared.messages import (
     FleetConverged,
     FleetDegraded,
     LaunchUnclaimed,
+    MembershipChanged,
+    ReleaseSet,
     ServerDisableRequested,
     ServerKillRequested,
     ServerReady,
     ServerReplaced,
+    ServerUpdated,
+    ServerUpdateFailed,
     Tick,
 )
 from shared.names import ServiceName
@@ -82,6 +87,7 @@ class Reconciler:
         documents: Documents,
         fleets: Fleets,
         alerts: Alerts,
+        rollouts: Rollouts,
     ) -> None:
         self._groups = groups
         self._servers = servers
@@ -92,6 +98,7 @@ class Reconciler:
         self._documents = documents
         self._fleets = fleets
         self._alerts = alerts
+        self._rollouts = rollouts
         self._audits = Audits(documents, clock, SERVICE)
         self._sweeps = Sweeps(alerts, SERVICE)
 
@@ -114,6 +121,15 @@ class Reconciler:
                 return await self._joined(incoming)
             case InstanceStateChanged():
                 return await self._instance(incoming)
+        return await self._rolls(incoming)
+
+    async def _rolls(self, incoming: Incoming) -> Outcome:
+        """Look at the fleet where a rollout may begin or go on; members come and go at other times too."""
+        match incoming:
+            case ReleaseSet() | ServerUpdated() | ServerUpdateFailed():
+                return await self._sweeps.one(incoming.fleet, self._sweep)
+            case MembershipChanged(fleet=name) if incoming.joined and await self._rollouts.runs(name):
+                return await self._sweeps.one(name, self._sweep)
         return Done(f"{type(incoming).__name__} asks nothing of the reconciler")
 
     async def _instance(self, event: InstanceStateChanged) -> Outcome:
@@ -151,6 +167,7 @@ class Reconciler:
                 refused.append(done)
             told.append(done.reason if isinstance(done, Refuse) else done)
         await self._tell_refused(name, [each for each in refused if not each.passing])
+        told.append(await self._rollouts.step(seen.view, seen.good_until))
         return "; ".join(told)
 
     async def _request(self, request: decide.Request) -> str:
@@ -277,7 +294,11 @@ class Reconciler:
         group = await self._groups.describe(name)
         instances = await self._servers.instances([member.server for member in group.members])
         ours = await self._servers.tagged({MANAGED_TAG: "true", FLEET_TAG: name})
-        health = await self._probe(fleet.health, _pages(fleet.health, group, instances))
+        updating, failed = await self._rollouts.updates(name)
+        pages = _pages(fleet.health, group, instances)
+        health = await self._probe(
+            fleet.health, {server: url for server, url in pages.items() if server not in updating}
+        )
         if False in health.values():
             group = await self._groups.describe(name)  # asking again and again took its time
         good_until = self._clock.monotonic() + VIEW_GOOD_FOR_S
@@ -290,6 +311,8 @@ class Reconciler:
             claimed=await self._claimed(group),
             pause=pause,
             now=self._clock.now(),
+            updating=updating,
+            failed=failed,
         )
         return _Seen(view, good_until)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -269,6 +269,8 @@ class Roll:
     instances: Mapping[str, Instance]
     launches: Mapping[str, Launch]
     now: datetime
+    updating: Mapping[str, int] = field(default_factory=dict)
+    """Servers that are being brought up to date, with the rollout that took them: they take no traffic."""
 
 
 def membership(roll: Roll, old: Membership | None) -> Membership:
@@ -277,13 +279,21 @@ def membership(roll: Roll, old: Membership | None) -> Membership:
     A member that EC2 does not show for a moment stays.
     """
     before = old or Membership()
-    leaving = tuple(each for each in before.leaving if roll.group.member(each.server) is not None)
+    leaving = tuple(each for each in before.leaving if _leaves(each, roll))
     gone = {each.server for each in leaving}
     known = {each.server: each for each in before.members}
     serving = [each for each in roll.group.members if each.in_service and each.server not in gone]
     members = [_member(each, roll, known.get(each.server)) for each in sorted(serving, key=lambda each: each.server)]
     present = tuple(each for each in members if each is not None)
     return before.model_copy(update={"members": present, "leaving": leaving})
+
+
+def _leaves(leaver: Leaver, roll: Roll) -> bool:
+    """Whether the server is still on its way out: of the group, or of traffic until its update has ended."""
+    member = roll.group.member(leaver.server)
+    if member is None:
+        return False
+    return leaver.update is None or not member.in_service or roll.updating.get(leaver.server) == leaver.update
 
 
 def _member(member: GroupMember, roll: Roll, known: Member | None) -> Member | None:
@@ -301,21 +311,20 @@ def _member(member: GroupMember, roll: Roll, known: Member | None) -> Member | N
     )
 
 
-def announced(old: Membership | None, server: str, now: datetime) -> Membership:
-    """Return the membership without this server, which is about to leave. Pure."""
+def announced(old: Membership | None, server: str, now: datetime, update: int | None = None) -> Membership:
+    """Return the membership without this server, which is about to leave, if only for an ``update``. Pure."""
     before = old or Membership()
     if any(each.server == server for each in before.leaving):
         return before
     members = tuple(each for each in before.members if each.server != server)
-    return before.model_copy(
-        update={"members": members, "leaving": (*before.leaving, Leaver(server=server, announced=now))}
-    )
+    leaver = Leaver(server=server, announced=now, update=update)
+    return before.model_copy(update={"members": members, "leaving": (*before.leaving, leaver)})
 
 
 def told(old: Membership, server: str, now: datetime) -> Membership:
     """Return the membership with the leaver marked as published; its drain begins now. Pure."""
     leaving = tuple(
-        Leaver(server=server, announced=now, told=True) if each.server == server and not each.told else each
+        each.model_copy(update={"announced": now, "told": True}) if each.server == server and not each.told else each
         for each in old.leaving
     )
     return old.model_copy(update={"leaving": leaving})

@@ -18,6 +18,9 @@ from shared.messages import (
     ReleaseSetRequested,
     ReleaseUndoRequested,
     ServerReady,
+    ServerUpdated,
+    ServerUpdateFailed,
+    ServerUpdateGranted,
     Tick,
 )
 from shared.names import TERMINATE_HOOK
@@ -26,7 +29,9 @@ from shared.records import pointer_key
 
 log = structlog.get_logger()
 
-Request = ImageReady | ImageRollbackRequested | ImagePinRequested | ServerReady
+Request = (
+    ImageReady | ImageRollbackRequested | ImagePinRequested | ServerReady | ReleaseSetRequested | ReleaseUndoRequested
+)
 
 
 class Registry:
@@ -47,22 +52,35 @@ class Registry:
             CloudError: AWS did not answer; the message is to come again.
         """
         match incoming:
-            case ImageReady() | ImageRollbackRequested() | ImagePinRequested() | ServerReady():
+            case (
+                ImageReady()
+                | ImageRollbackRequested()
+                | ImagePinRequested()
+                | ServerReady()
+                | ReleaseSetRequested()
+                | ReleaseUndoRequested()
+            ):
                 await self._fleets.get(incoming.fleet)
                 return await self._asked(incoming)
-            case ReleaseSetRequested() | ReleaseUndoRequested():
-                return await self._releases.asked(incoming)
+            case ServerUpdateGranted() | ServerUpdated() | ServerUpdateFailed():
+                return await self._update(incoming)
             case LifecycleAction(transition="terminating", hook=hook) if hook == TERMINATE_HOOK:
                 return await self._terminating(incoming)
             case ObjectChanged():
                 return await self._written(incoming.key)
             case Tick():
                 return await self._sweep(incoming.fleet)
-            case _:
-                return Done("it asks nothing of the registry")
+        return Done("it asks nothing of the registry")
+
+    async def _update(self, message: ServerUpdateGranted | ServerUpdated | ServerUpdateFailed) -> Outcome:
+        if isinstance(message, ServerUpdateGranted):
+            return await self._members.updating(await self._fleets.get(message.fleet), message)
+        return await self._members.updated(message)
 
     async def _asked(self, message: Request) -> Outcome:
         match message:
+            case ReleaseSetRequested() | ReleaseUndoRequested():
+                return await self._releases.asked(message)
             case ImageReady():
                 return await self._images.ready(message)
             case ImageRollbackRequested():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from math import ceil
 
@@ -19,10 +20,10 @@ from shared.clock import Clock
 from shared.cloud import Group, GroupsPort, LifecycleState, NotFound, PublisherPort, ServersPort
 from shared.documents import Documents
 from shared.fleet import Fleet
-from shared.messages import MembershipChanged, ServerReady
+from shared.messages import MembershipChanged, ServerReady, ServerUpdated, ServerUpdateFailed, ServerUpdateGranted
 from shared.names import TERMINATE_HOOK
 from shared.outcome import Done, LookAgain, Outcome
-from shared.records import Launch, Membership, launch_key, membership_key
+from shared.records import Launch, Membership, Rollout, Update, launch_key, membership_key, rollout_key, update_key
 
 LONGEST_LOOK_S = 600
 """An SQS message can be delayed by 900 s at most."""
@@ -82,6 +83,45 @@ class Members:
                 return outcome
         return LookAgain(1, f"the membership of {fleet.fleet} changes too fast")
 
+    async def updating(self, fleet: Fleet, message: ServerUpdateGranted) -> Outcome:
+        """Take a server off the list for as long as its update lasts, and say so."""
+        if not fleet.policies.rollout.drain:
+            return Done(f"fleet {fleet.fleet} brings servers up to date without leading traffic away")
+        number = (await self._updating(fleet.fleet)).get(message.server)
+        if number is None or number != message.rollout:
+            return Done(f"{message.server} is not being brought up to date")
+        await self._take_off(fleet.fleet, message.server, number)
+        return Done(f"{message.server} is off the list while it is brought up to date")
+
+    async def updated(self, message: ServerUpdated | ServerUpdateFailed) -> Outcome:
+        """Take a server in again whose update has ended."""
+        group = await self._group(message.fleet)
+        if group is None or message.server in await self._refresh(group):
+            return Done(f"{message.server} is a member again" if group else f"no group is called {message.fleet}")
+        there = await self._documents.get(Membership, membership_key(message.fleet))
+        if there is None or all(member.server != message.server for member in there.members):
+            return Done(f"{message.server} is no member")
+        again = f"back-{message.server}-{message.rollout}"
+        await self._publish(message.fleet, again, there.generation, joined=(message.server,))
+        return Done(f"{message.server} is a member")
+
+    async def _updating(self, fleet: str) -> Mapping[str, int]:
+        """Return the servers that take no traffic for an update, with its rollout; one that failed stays out."""
+        rollout = await self._documents.get(Rollout, rollout_key(fleet))
+        found = {}
+        for taken in rollout.taken if rollout else ():
+            update = await self._documents.get(Update, update_key(fleet, taken.server))
+            over = update is not None and update.rollout == taken.rollout and update.result not in {"running", "failed"}
+            if taken.granted is not None and not over:
+                found[taken.server] = taken.rollout
+        return found
+
+    async def _take_off(self, fleet: str, server: str, number: int) -> None:
+        there = await self._documents.get(Membership, membership_key(fleet))
+        leaver = next((each for each in there.leaving if each.server == server), None) if there else None
+        if leaver is None or not leaver.told:
+            await self._announce(fleet, server, number)
+
     async def sweep(self, fleet: Fleet) -> None:
         """Bring the list up to date, and go on with every server that waits to leave."""
         group = await self._group(fleet.fleet)
@@ -91,6 +131,9 @@ class Members:
             if member.state == LifecycleState.TERMINATING_WAIT:
                 await self.terminating(fleet, member.server)
         await self._refresh(group)
+        if fleet.policies.rollout.drain:
+            for server, number in (await self._updating(fleet.fleet)).items():
+                await self._take_off(fleet.fleet, server, number)
 
     async def _group(self, fleet: str) -> Group | None:
         try:
@@ -123,12 +166,13 @@ class Members:
                 went = await self._groups.complete(fleet.fleet, server, TERMINATE_HOOK, "CONTINUE")
                 return Done(f"{step.reason}: {'let go' if went else 'its hook was over'}")
 
-    async def _announce(self, fleet: str, server: str) -> None:
+    async def _announce(self, fleet: str, server: str, update: int | None = None) -> None:
         """Write, publish, and only then write that it was published: the drain counts from there."""
         key, now = membership_key(fleet), self._clock.now()
-        written = await self._documents.change(Membership, key, lambda old: announced(old, server, now))
+        written = await self._documents.change(Membership, key, lambda old: announced(old, server, now, update))
         assert written.document is not None, "the change writes where nothing is"
-        await self._publish(fleet, f"left-{server}", written.document.generation, left=(server,))
+        change = f"left-{server}" if update is None else f"out-{server}-{update}"
+        await self._publish(fleet, change, written.document.generation, left=(server,))
         now = self._clock.now()
         await self._documents.change(Membership, key, lambda old: told(old, server, now) if old else None)
 
@@ -161,7 +205,8 @@ class Members:
         serving = [member.server for member in group.members if member.in_service]
         launches = {server: await self._documents.get(Launch, launch_key(group.fleet, server)) for server in serving}
         known = {server: launch for server, launch in launches.items() if launch is not None}
-        return Roll(group, await self._servers.instances(serving), known, now)
+        instances = await self._servers.instances(serving)
+        return Roll(group, instances, known, now, await self._updating(group.fleet))
 
     async def _publish_difference(self, fleet: str, old: Membership | None, new: Membership) -> tuple[str, ...]:
         before = {member.server for member in old.members} if old else set()

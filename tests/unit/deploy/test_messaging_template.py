@@ -22,9 +22,21 @@ EXPECTED = {
         "release.set.requested",
         "release.undo.requested",
     },
-    ("events", "reconciler"): {"server.ready"},
-    ("events", "provisioner"): {"launch.unclaimed"},
-    ("events", "registry"): {"image.ready", "server.ready"},
+    ("events", "reconciler"): {
+        "server.ready",
+        "release.set",
+        "server.updated",
+        "server.update.failed",
+        "membership.changed",
+    },
+    ("events", "provisioner"): {"launch.unclaimed", "server.update.granted"},
+    ("events", "registry"): {
+        "image.ready",
+        "server.ready",
+        "server.update.granted",
+        "server.updated",
+        "server.update.failed",
+    },
     ("events", "chaos"): {"fleet.converged", "fleet.degraded"},
 }
 

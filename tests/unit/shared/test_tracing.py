@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.trace import SpanKind, StatusCode
 
 from services.provisioner.handler import Provisioner
+from services.provisioner.updates import Updates
 from shared import metrics
 from shared.audit import Audits
 from shared.aws.errors import translated
@@ -300,10 +301,21 @@ class Launching:
     async def hears(self, incoming: Incoming, brought: str | None = None) -> Outcome:
         world = self.world
         runs = Runs(world.commands, world.objects, world.clock, self.agent)
+        documents = Documents(world.objects)
+        updates = Updates(
+            groups=world.groups,
+            servers=world.servers,
+            documents=documents,
+            components=world.components,
+            runs=runs,
+            publisher=world.publisher,
+            clock=world.clock,
+        )
         provisioner = Provisioner(
             groups=world.groups,
             servers=world.servers,
-            documents=Documents(world.objects),
+            documents=documents,
+            updates=updates,
             fleets=world.fleets,
             components=world.components,
             runs=runs,

@@ -39,7 +39,10 @@ COMMANDS: list[tuple[Body, set[str]]] = [
     ({"type": "server.kill.requested", "server": SERVER}, {"reconciler"}),
 ]
 FACTS: list[tuple[Body, set[str]]] = [
-    ({"type": "release.set", "component": "app", "version": "2", "setting": 2, "rollout": True, "by": "me"}, set()),
+    (
+        {"type": "release.set", "component": "app", "version": "2", "setting": 2, "rollout": True, "by": "me"},
+        {"reconciler"},
+    ),
     ({"type": "launch.unclaimed", "server": SERVER}, {"provisioner"}),
     ({"type": "server.ready", "server": SERVER, "image": IMAGE, "seconds": 9}, {"reconciler", "registry"}),
     ({"type": "server.provision.failed", "server": SERVER, "reason": "it broke"}, set()),
@@ -49,7 +52,14 @@ FACTS: list[tuple[Body, set[str]]] = [
     ({"type": "image.ready", "image": IMAGE, "bake": BAKE}, {"registry"}),
     ({"type": "image.bake.failed", "bake": BAKE, "reason": "it broke"}, set()),
     ({"type": "image.promoted", "image": IMAGE, "generation": 2, "by": "me"}, set()),
-    ({"type": "membership.changed", "generation": 3}, set()),
+    ({"type": "membership.changed", "generation": 3}, {"reconciler"}),
+    ({"type": "rollout.changed", "rollout": 1, "state": "done"}, set()),
+    ({"type": "server.update.granted", "server": SERVER, "rollout": 1}, {"provisioner", "registry"}),
+    ({"type": "server.updated", "server": SERVER, "rollout": 1, "seconds": 9}, {"reconciler", "registry"}),
+    (
+        {"type": "server.update.failed", "server": SERVER, "rollout": 1, "restored": True, "reason": "it broke"},
+        {"reconciler", "registry"},
+    ),
     ({"type": "image.retired", "image": IMAGE}, set()),
     ({"type": "builder.reaped", "server": SERVER}, set()),
 ]

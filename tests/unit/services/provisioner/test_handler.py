@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.provisioner.handler import Provisioner
+from services.provisioner.updates import Updates
 from shared.cloud import CommandState, Incomplete, LifecycleState, Unavailable
 from shared.documents import Documents
 from shared.events import CommandChanged, Incoming, LifecycleAction
@@ -31,16 +32,28 @@ Answer = Callable[[FleetWorld], None]
 
 
 def make(world: FleetWorld, agent: Path) -> Provisioner:
+    documents = Documents(world.objects)
+    runs = Runs(world.commands, world.objects, world.clock, agent)
+    updates = Updates(
+        groups=world.groups,
+        servers=world.servers,
+        documents=documents,
+        components=world.components,
+        runs=runs,
+        publisher=world.publisher,
+        clock=world.clock,
+    )
     return Provisioner(
         groups=world.groups,
         servers=world.servers,
-        documents=Documents(world.objects),
+        documents=documents,
         fleets=world.fleets,
         components=world.components,
-        runs=Runs(world.commands, world.objects, world.clock, agent),
+        runs=runs,
         publisher=world.publisher,
         alerts=world.alerts,
         clock=world.clock,
+        updates=updates,
     )
 
 

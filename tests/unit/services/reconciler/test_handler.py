@@ -8,7 +8,9 @@ from datetime import timedelta
 import pytest
 
 from services.reconciler.handler import Reconciler
+from services.reconciler.rollouts import Rollouts
 from shared.cloud import Denied, Incomplete, LifecycleState, Unavailable
+from shared.components import Components
 from shared.documents import CorruptDocument
 from shared.events import AlarmChanged, CommandChanged, InstanceStateChanged
 from shared.fleets import UnknownFleet
@@ -32,6 +34,8 @@ from tests.unit.services.making import WEB, Stage, fleet, group, image_id, insta
 
 def reconciler(stage: Stage) -> Reconciler:
     world = stage.world
+    components = Components(world.objects, world.publisher, world.clock)
+    rollouts = Rollouts(stage.documents, components, world.publisher, stage.alerts, world.clock)
     return Reconciler(
         groups=world.groups,
         servers=world.servers,
@@ -42,6 +46,7 @@ def reconciler(stage: Stage) -> Reconciler:
         documents=stage.documents,
         fleets=stage.fleets,
         alerts=stage.alerts,
+        rollouts=rollouts,
     )
 
 
