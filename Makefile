@@ -1,5 +1,5 @@
 # Every target sets up what it needs on first use (see deploy/environment.sh).
-.PHONY: demo up down test check bench clean
+.PHONY: demo up down test simulate soak check bench clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -23,6 +23,15 @@ down: .venv/ready
 test: .venv/ready
 	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "not story" tests
 	@$(PYTHON) -m pytest -m story tests
+	@$(MAKE) -s simulate
+
+## make simulate   two hundred days of the whole system, each with faults of its own (docs/simulation.md)
+simulate: .venv/ready
+	@$(PYTHON) -m tests.simulation 1 --seeds 200
+
+## make soak    fifty times thirty days of it: hours
+soak: .venv/ready
+	@$(PYTHON) -m tests.simulation 1 --seeds 50 --days 30
 
 ## make check   lint, types, import rules, templates
 check: .venv/ready

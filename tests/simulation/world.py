@@ -306,7 +306,7 @@ class World:
 
     def _group_changed(self, name: str) -> None:
         group = self.groups.seen[name].now
-        states = ", ".join(f"{each.server[-4:]} {each.state}" for each in group.members)
+        states = ", ".join(f"{each.server} {each.state}" for each in group.members)
         self.say("group", name, f"{group.desired} wanted: {states}")
         self.invariants.changed()
 
