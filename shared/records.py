@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -235,6 +236,27 @@ class Launch(Record):
     reason: str = ""
 
 
+class FailedLaunch(Part):
+    """One launch that was given up: from which image, with which releases."""
+
+    server: ServerId
+    image: ImageId
+    releases: dict[ComponentName, Version] = Field(default_factory=dict)
+    at: datetime
+
+
+class Failures(Record):
+    """``failures.json``: the launches given up since one last came through, the latest last."""
+
+    launches: tuple[FailedLaunch, ...] = ()
+
+    def of(self, image: str, releases: Mapping[str, str]) -> tuple[FailedLaunch, ...]:
+        """Return the latest launches in a row that had this image and these releases."""
+        alike = [(each.image, each.releases) == (image, releases) for each in self.launches]
+        begin = len(alike) - next((place for place, same in enumerate(reversed(alike)) if not same), len(alike))
+        return self.launches[begin:]
+
+
 class Member(Part):
     """A server that takes traffic."""
 
@@ -393,6 +415,11 @@ def launch_key(fleet: str, server: str) -> str:
 def run_prefix(fleet: str, attempt: str) -> str:
     """Where the plan, and the agent's report, of one attempt are."""
     return f"fleets/{fleet}/runs/{attempt}/"
+
+
+def failures_key(fleet: str) -> str:
+    """Where the launches are that were given up since one last came through."""
+    return f"fleets/{fleet}/failures.json"
 
 
 def membership_key(fleet: str) -> str:

@@ -8,13 +8,17 @@ from datetime import datetime
 
 from shared.cloud import GroupMember, Instance, LifecycleState
 from shared.fleet import Fleet, LaunchPolicy
-from shared.records import Attempt, Fallback, Launch
+from shared.records import Attempt, FailedLaunch, Failures, Fallback, Launch
 
 HOOK_LIFE_S = 172_800
 """AWS ends a hook after 48 hours, or a hundred times its timeout if that is sooner, whatever the heartbeats."""
 
 HOOK_HEARTBEATS = 100
 HOOK_MARGIN = 0.95
+FROZEN_S = 300
+"""How long a server waits between attempts while launches are frozen."""
+
+FAILURES_KEPT = 100
 LONGEST_LOOK_S = 600
 """An SQS message can be delayed by 900 s at most."""
 
@@ -32,6 +36,9 @@ class Sight:
     member: GroupMember | None
     instance: Instance | None
     launch: Launch | None
+    failures: Failures | None = None
+    offered: str = ""
+    """The image that the group launches from now; read only where launches failed before."""
 
     @property
     def waiting(self) -> bool:
@@ -123,6 +130,16 @@ class FallBack:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Launches are frozen: keep the server waiting, and call a person."""
+
+    launch: Launch
+    after_s: int
+    reason: str
+    step: str | None = None
+
+
+@dataclass(frozen=True)
 class Close:
     """The launch ended without us: write that down."""
 
@@ -131,7 +148,7 @@ class Close:
     reason: str
 
 
-Action = Nothing | Probe | Wait | Claim | Run | Finish | Judge | GiveUp | Close
+Action = Nothing | Probe | Wait | Claim | Run | Finish | Judge | GiveUp | Hold | Close
 
 
 def decide(sight: Sight) -> Action:
@@ -199,12 +216,42 @@ def _unclaimed(sight: Sight) -> Action:
     return Claim(sight.instance.image, f"{sight.server} waits in its launch hook")
 
 
-def _given_up(launch: Launch, last: Attempt | None, sight: Sight) -> Judge | GiveUp | None:
+def frozen(launch: Launch, sight: Sight) -> bool:
+    """Whether launching another server like this one is known to be in vain. Pure."""
+    known = sight.failures.of(launch.image, launch.releases) if sight.failures else ()
+    others = {each.server for each in known} - {launch.server}
+    return len(others) >= sight.fleet.policies.launch.tries and sight.offered == launch.image
+
+
+def with_failure(old: Failures | None, launch: Launch, now: datetime) -> Failures:
+    """Return the failures with this launch among them, once. Pure."""
+    before = old or Failures()
+    others = tuple(each for each in before.launches if each.server != launch.server)
+    failed = FailedLaunch(server=launch.server, image=launch.image, releases=launch.releases, at=now)
+    return before.model_copy(update={"launches": (*others, failed)[-FAILURES_KEPT:]})
+
+
+def _held(launch: Launch, last: Attempt, sight: Sight) -> Hold | None:
+    """Say how long the server waits before it tries again; None: now."""
+    waited = (sight.now - (last.ended or last.began)).total_seconds()
+    if waited >= FROZEN_S:
+        return None
+    tries = sight.fleet.policies.launch.tries
+    reason = (
+        f"{tries} launches in a row failed with {launch.image} and the same releases: {launch.server} is kept waiting "
+        f"instead of being replaced by another like it, and tries again every {FROZEN_S} s; {last.reason}"
+    )
+    return Hold(launch, max(1, min(FROZEN_S - int(waited), beat_s(sight.fleet.policies.launch))), reason, last.step)
+
+
+def _given_up(launch: Launch, last: Attempt | None, sight: Sight) -> Judge | GiveUp | Hold | None:
     policy = sight.fleet.policies.launch
     limit = give_up_after_s(policy)
     elapsed = (sight.now - launch.claimed).total_seconds()
     tried = len(launch.attempts) - max((each.after for each in launch.fallbacks), default=0)
     if last is not None and last.result == "failed" and tried >= policy.attempts:
+        if elapsed < limit and frozen(launch, sight):
+            return _held(launch, last, sight)
         in_time = sight.instance if sight.waiting and elapsed < limit else None
         return Judge(launch, last, in_time, f"attempt {tried} of {policy.attempts} failed")
     if elapsed < limit:

@@ -12,6 +12,7 @@ from services.provisioner.decide import (
     FallBack,
     Finish,
     GiveUp,
+    Hold,
     Judge,
     Nothing,
     Probe,
@@ -22,6 +23,7 @@ from services.provisioner.decide import (
     boot_look_s,
     decide,
     judged,
+    with_failure,
 )
 from services.provisioner.updates import Updates
 from shared.advice import next_command, show_command
@@ -38,7 +40,7 @@ from shared.ids import FLEET_TAG, ROLE_TAG
 from shared.messages import LaunchUnclaimed, ServerProvisionFailed, ServerReady, ServerUpdateGranted, Tick
 from shared.names import LAUNCH_HOOK
 from shared.outcome import Done, LookAgain, Outcome, Retry
-from shared.records import Attempt, Fallback, Launch, alert_key, launch_key
+from shared.records import Attempt, Failures, Fallback, Launch, alert_key, failures_key, launch_key
 from shared.runs import NoPlan, Pause, Runs
 from shared.runspans import trace_launch
 from shared.tracing import joined, traceparent
@@ -172,14 +174,26 @@ class Provisioner:
             return None
         if not group.managed:
             return None
+        launch = await self._documents.get(Launch, launch_key(fleet.fleet, server))
+        failures, offered = await self._failures(fleet, launch)
         return Sight(
             now=self._clock.now(),
             fleet=fleet,
             server=server,
             member=group.member(server),
             instance=(await self._servers.instances([server])).get(server),
-            launch=await self._documents.get(Launch, launch_key(fleet.fleet, server)),
+            launch=launch,
+            failures=failures,
+            offered=offered,
         )
+
+    async def _failures(self, fleet: Fleet, launch: Launch | None) -> tuple[Failures | None, str]:
+        """Return the failed launches and the image that the group launches from, once this one failed often enough."""
+        if launch is None or launch.result != "running" or len(launch.attempts) < fleet.policies.launch.attempts:
+            return None, ""
+        failures = await self._documents.get(Failures, failures_key(fleet.fleet))
+        versions = await self._servers.templates(fleet.fleet) if failures else ()
+        return failures, next((each.image for each in versions if each.default), "")
 
     async def _act(self, sight: Sight) -> Outcome | None:
         """Do what is decided; None: look again at once."""
@@ -197,7 +211,7 @@ class Provisioner:
             case _:
                 return await self._go_on(sight, action)
 
-    async def _go_on(self, sight: Sight, action: Run | Finish | Judge | GiveUp | Close) -> Outcome | None:
+    async def _go_on(self, sight: Sight, action: Run | Finish | Judge | GiveUp | Hold | Close) -> Outcome | None:
         match action:
             case Run():
                 return await self._run(sight, action)
@@ -207,6 +221,8 @@ class Provisioner:
                 return await self._finish(sight, action.launch)
             case GiveUp():
                 return await self._give_up(sight.fleet, action)
+            case Hold():
+                return await self._hold(sight.fleet, action)
             case Close():
                 return await self._close(action)
 
@@ -325,7 +341,8 @@ class Provisioner:
         return await self._close(Close(launch, in_service=False, reason=reason))
 
     async def _give_up(self, fleet: Fleet, action: GiveUp) -> Outcome:
-        launch = action.launch
+        launch, now = action.launch, self._clock.now()
+        await self._documents.change(Failures, failures_key(fleet.fleet), lambda old: with_failure(old, launch, now))
         await self._groups.complete(launch.fleet, launch.server, LAUNCH_HOOK, "ABANDON")
         await self._publish_failure(action)
         key = launch_key(launch.fleet, launch.server)
@@ -341,6 +358,14 @@ class Provisioner:
         )
         await self._end(launch, "failed", action.reason)
         return Done(f"{launch.server} was given up: {action.reason}")
+
+    async def _hold(self, fleet: Fleet, action: Hold) -> Outcome:
+        """Keep the server waiting: the alert is cleared by the next server that comes through."""
+        launch = action.launch
+        command = await next_command(self._documents, fleet, action.step, launch_key(launch.fleet, launch.server))
+        await self._alerts.raise_alert(launch.fleet, f"{ALERT}frozen", action.reason, command, step=action.step)
+        await self._groups.heartbeat(launch.fleet, launch.server, LAUNCH_HOOK)
+        return LookAgain(action.after_s, action.reason)
 
     async def _close(self, action: Close) -> Outcome:
         if not action.in_service:
@@ -376,6 +401,7 @@ class Provisioner:
 
     async def _clear_alerts(self, fleet: str) -> None:
         """A server came through: what stood in the way of launches has passed."""
+        await self._documents.delete(failures_key(fleet))
         prefix = alert_key(fleet, ALERT).removesuffix(".json")
         for key in await self._documents.keys(prefix):
             await self._alerts.clear(fleet, key.rsplit("/", 1)[1].removesuffix(".json"))

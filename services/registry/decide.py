@@ -10,10 +10,13 @@ from typing import Literal
 from shared.cloud import Group, GroupMember, Image, Instance
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG
 from shared.messages import ImagePinRequested, ImageRollbackRequested
-from shared.records import Bake, Launch, Leaver, Member, Membership, Pin, Pointer
+from shared.records import Bake, Failures, Launch, Leaver, Member, Membership, Pin, Pointer
 
 PROMOTER = "registry"
 """Who moved the pointer, when nobody asked for it by name."""
+
+REVERT = "revert-of-"
+"""How the request of a pointer begins that went back by itself."""
 
 SAME_REQUEST = timedelta(minutes=10)
 """A person's rollback carries no id that survives a second delivery: the same one again so soon is the same one."""
@@ -123,6 +126,36 @@ def _kept_by(pointer: Pointer, bake: Bake, image: str, now: datetime) -> str | N
     if bake.requested <= pointer.since:
         return f"{pointer.by} moved the pointer to {pointer.image} at {pointer.since}, after this bake was asked for"
     return None
+
+
+def to_blame(pointer: Pointer, bake: Bake | None, failures: Failures | None, tries: int) -> str | None:
+    """Say why the pointer's image is to blame for failed launches; None when it is not, or it may be a release. Pure.
+
+    It is when launches in a row failed with nothing newer on them than what the image was baked with. What an
+    automatic revert led to is left alone: then it is hardly the image.
+    """
+    if bake is None or failures is None or pointer.request.startswith(REVERT):
+        return None
+    failed = failures.of(pointer.image, bake.releases)
+    if len(failed) < tries or failed[0].at < pointer.since:
+        return None
+    return f"{len(failed)} launches in a row failed from it, the last of {failed[-1].server}, without any newer release"
+
+
+def revert(
+    fleet: str, pointer: Pointer, history: Sequence[Pointer], images: Mapping[str, Image], reason: str, now: datetime
+) -> Move | Keep:
+    """Say where the pointer goes when its image is to blame: to the last one before that is still fit. Pure."""
+    if pinned(pointer, now) is not None:
+        return Keep(f"{pointer.image} is pinned {pinned(pointer, now)}")
+    for each in history:
+        if each.image != pointer.image and refusal(fleet, each.image, images.get(each.image)) is None:
+            why = f"reverted from {pointer.image}: {reason}"
+            request = f"{REVERT}{pointer.image}"
+            return Move(
+                Pointer(image=each.image, bake=each.bake, since=now, by=PROMOTER, reason=why, request=request), why
+            )
+    return Keep(f"there is no earlier image to go back to from {pointer.image}")
 
 
 def pinned(pointer: Pointer, now: datetime) -> str | None:

@@ -102,7 +102,7 @@ class Registry:
         if len(parts) != 3 or key != pointer_key(parts[1]):
             return Done("no pointer was written")
         fleet = await self._fleets.get(parts[1])
-        await self._images.sweep(fleet.fleet)
+        await self._images.sweep(fleet.fleet, fleet.policies.launch.tries)
         return Done(f"looked at the pointer of {fleet.fleet}")
 
     async def _sweep(self, only: str | None) -> Outcome:
@@ -112,7 +112,7 @@ class Registry:
             try:
                 fleet = await self._fleets.get(name)
                 await self._members.sweep(fleet)
-                await self._images.sweep(name)
+                await self._images.sweep(name, fleet.policies.launch.tries)
             except (CloudError, CorruptDocument) as error:
                 log.warning("sweep failed", fleet=name, reason=str(error))
                 trouble.append(error)

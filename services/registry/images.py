@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from services.registry.decide import (
+    REVERT,
     Found,
     Keep,
     Move,
@@ -17,18 +18,21 @@ from services.registry.decide import (
     pin,
     promotion,
     refusal,
+    revert,
     rollback,
     standing,
+    to_blame,
 )
 from services.registry.pointers import Pointers
+from shared.advice import show_command
 from shared.alerts import REASON_LIMIT, Alerts
 from shared.clock import Clock
 from shared.cloud import Conflict, NotFound, PublisherPort, ServersPort
 from shared.documents import CorruptDocument, Documents
-from shared.ids import BAKE_TAG
+from shared.ids import BAKE_TAG, PROVEN_TAG
 from shared.messages import ImagePinRequested, ImagePromoted, ImageReady, ImageRollbackRequested
 from shared.outcome import Done, Outcome, Reject, Retry
-from shared.records import Bake, Pointer, bake_key, history_key, pointer_key
+from shared.records import Bake, Failures, Pointer, bake_key, failures_key, history_key, pointer_key
 
 log = structlog.get_logger()
 
@@ -36,6 +40,7 @@ TRIES = 8
 """Moves that one message attempts, and looks until the pointer has settled."""
 
 ALERT = "pointer"
+REVERTED = "image-reverted"
 
 Decide = Callable[[Found], Awaitable[Move | Keep | Refuse]]
 
@@ -97,12 +102,16 @@ class Images:
 
         return await self._moved(request.fleet, choose)
 
-    async def sweep(self, fleet: str) -> None:
-        """Adopt an edit by hand, finish what was cut off, promote what was missed, repair the launch template."""
+    async def sweep(self, fleet: str, tries: int) -> None:
+        """Adopt an edit by hand, finish what was cut off, promote what was missed, repair the launch template.
+
+        After ``tries`` launches in a row that failed for the image's sake, the pointer goes back by itself, once.
+        """
         try:
             found = await self._settled(fleet)
         except Unreadable:
             return
+        await self._revert(fleet, found, tries)
         image = newest(await self._servers.images(fleet), fleet)
         bake = await self._documents.get(Bake, bake_key(fleet, image.tags[BAKE_TAG])) if image else None
         if image is not None and bake is not None and (bake.stage, bake.image) == ("ready", image.image):
@@ -111,6 +120,33 @@ class Images:
         if found.pointer is not None and standing(found) == "settled":
             await self._align(fleet, found.pointer)
             await self._alerts.clear(fleet, ALERT)
+            if not found.pointer.request.startswith(REVERT):
+                await self._alerts.clear(fleet, REVERTED)
+
+    async def _revert(self, fleet: str, found: Found, tries: int) -> None:
+        """Take a bad image's proof away and go back; in this order, so that nothing promotes it again."""
+        pointer = found.pointer
+        failures = await self._documents.get(Failures, failures_key(fleet))
+        if pointer is None or pointer.bake is None or failures is None:
+            return
+        bake = await self._documents.get(Bake, bake_key(fleet, pointer.bake))
+        reason = to_blame(pointer, bake, failures, tries)
+        if reason is None or isinstance(await self._way_back(fleet, pointer, reason), Keep):
+            return
+        await self._servers.tag(pointer.image, {PROVEN_TAG: "false"})
+
+        async def choose(now: Found) -> Move | Keep:
+            same = now.pointer is not None and now.pointer.image == pointer.image
+            return await self._way_back(fleet, pointer, reason) if same else Keep("somebody moved the pointer")
+
+        done = await self._moved(fleet, choose)
+        command = show_command(bake_key(fleet, pointer.bake))
+        await self._alerts.raise_alert(fleet, REVERTED, f"{pointer.image}: {reason}; {done.why}", command)
+
+    async def _way_back(self, fleet: str, pointer: Pointer, reason: str) -> Move | Keep:
+        images = {image.image: image for image in await self._servers.images(fleet)}
+        history = await self._pointers.history(fleet)
+        return revert(fleet, pointer, history, images, reason, self._clock.now())
 
     def _promotion_of(self, bake: Bake, image: str) -> Decide:
         async def choose(found: Found) -> Move | Keep:

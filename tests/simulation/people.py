@@ -97,6 +97,7 @@ class People:
             back = pointer if pointer.image in self._world.ec2.pictures or not proven else None
             pointer = back or pointer.model_copy(update={"image": proven[-1].image})
             self._write(pointer_key(NAME), pointer.model_dump_json(by_alias=True))
+        self._forget_corruption()
 
     def _delete_pointer(self, amount: float) -> None:
         self._world.pointer_by_hand()
@@ -155,8 +156,11 @@ class People:
             self._world.after(300 + amount * 900, lambda: self._restore(key, stored.body.decode()))
 
     def _restore(self, key: str, body: str) -> None:
-        """Mend the document, then delete the alert's own, as the alert says."""
         self._write(key, body)
+        self._forget_corruption()
+
+    def _forget_corruption(self) -> None:
+        """Delete the alert's own document once what it is about was mended, as the alert says."""
         for alert in self._world.bucket.keys(f"fleets/{NAME}/alerts/corrupt-"):
             self._world.bucket.delete(alert)
 

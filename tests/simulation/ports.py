@@ -214,6 +214,7 @@ class QueueFacade(_Facade):
         queue = self._world.messaging.queue(self._process.service)
         await self._process.read("queue.receive", lambda at: None)
         got = await queue.receive(limit, visibility_s)
+        self._world.invariants.received(self._process, len(got))
         await self._process.awake()
         return got
 

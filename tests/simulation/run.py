@@ -57,6 +57,7 @@ def settle(world: World) -> None:
     _until_rest(world)
     world.people.ask("image.bake.requested", by="gil", reason="the last")
     world.run(world.loop.time() + BAKE_S)
+    world.messaging.queue("janitor").send('{"type":"tick"}')
     wrong = _until_rest(world)
     for number, what in wrong:
         world.violated(number, what)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from shared.messages import (
 )
 from shared.names import LAUNCH_HOOK
 from shared.outcome import Done, LookAgain, Outcome
-from shared.records import Launch, launch_key
+from shared.records import Failures, Launch, failures_key, launch_key
 from shared.runs import Runs
 from tests.unit.fleetworld import FIRST, STOCK, FleetWorld, Killed, done, failed, killed_at
 
@@ -383,3 +384,58 @@ async def test_fault_18_killed_at_any_call_the_launch_ends_as_if_nothing_had_hap
         assert {each.cause for each in world.publisher.of(AlertRaised)} == {
             each.cause for each in clean.publisher.of(AlertRaised)
         }, number
+
+
+async def failed_launches(world: FleetWorld, agent: Path, count: int) -> list[str]:
+    """Let so many launches fail one after the other; return the servers."""
+    servers = [f"i-0000010{number}" for number in range(count)]
+    for server in servers:
+        world.server(server)
+        action = LifecycleAction("web", server, LAUNCH_HOOK, "token", "launching")
+        assert isinstance(await play(world, agent, plan_fails, action), Done)
+    return servers
+
+
+async def kept_waiting(world: FleetWorld, agent: Path) -> None:
+    """Let every attempt of the next server fail for half an hour, in which nothing is decided about it."""
+    until = world.now + timedelta(minutes=30)
+    while world.now < until:
+        outcome = await make(world, agent).handle(LAUNCHING)
+        assert isinstance(outcome, LookAgain), outcome
+        world.clock.step(outcome.after_s)
+        plan_fails(world)
+
+
+async def test_fault_21_after_three_failed_launches_the_next_server_waits_and_tries_again(
+    world: FleetWorld, agent: Path
+) -> None:
+    await failed_launches(world, agent, 3)
+    assert completions(world) == ["ABANDON"] * 3
+    await kept_waiting(world, agent)
+    assert completions(world) == ["ABANDON"] * 3
+    causes = [each.cause for each in world.publisher.of(AlertRaised)]
+    assert causes == ["provision-compile", "provision-frozen"]
+    assert len((await launch(world)).attempts) > 2
+    assert isinstance(await play(world, agent), Done)
+    assert completions(world)[3:] == ["CONTINUE"]
+    assert sorted(each.cause for each in world.publisher.of(AlertCleared)) == causes
+    assert await world.documents.get(Failures, failures_key("web")) is None
+
+
+async def test_fault_21_a_server_that_waits_is_given_up_once_another_image_is_launched_from(
+    world: FleetWorld, agent: Path
+) -> None:
+    await failed_launches(world, agent, 3)
+    await kept_waiting(world, agent)
+    await world.servers.set_template_image("web", "ami-0000000b")
+    assert isinstance(await play(world, agent, plan_fails), Done)
+    assert completions(world) == ["ABANDON"] * 4
+
+
+async def test_fault_21_a_launch_that_fails_with_another_release_is_given_up_as_ever(
+    world: FleetWorld, agent: Path
+) -> None:
+    await failed_launches(world, agent, 3)
+    await world.release("2")
+    assert isinstance(await play(world, agent, plan_fails), Done)
+    assert completions(world) == ["ABANDON"] * 4

@@ -17,7 +17,7 @@ from shared.cloud import Incomplete, TemplateVersion, Unavailable
 from shared.documents import Documents
 from shared.events import Incoming, LifecycleAction, ObjectChanged
 from shared.fleets import UnknownFleet
-from shared.ids import BAKE_TAG
+from shared.ids import BAKE_TAG, PROVEN_TAG
 from shared.messages import (
     AlertCleared,
     AlertRaised,
@@ -33,9 +33,12 @@ from shared.names import TERMINATE_HOOK
 from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
 from shared.records import (
     Bake,
+    FailedLaunch,
+    Failures,
     Membership,
     Pointer,
     bake_key,
+    failures_key,
     history_key,
     membership_key,
     pointer_key,
@@ -552,3 +555,48 @@ async def test_fault_18_killed_at_any_call_a_server_that_joins_is_announced(appl
         world, _ = await join_killed(number, applied=applied)
         assert await members(world) == [FIRST], number
         assert any(FIRST in each.joined for each in world.publisher.of(MembershipChanged)), number
+
+
+async def failed_from(world: FleetWorld, image: str, releases: dict[str, str], count: int = 3) -> None:
+    """Let launches from the image be given up."""
+    launches = [
+        FailedLaunch(server=f"i-0000020{number}", image=image, releases=releases, at=world.now)
+        for number in range(count)
+    ]
+    await world.documents.change(Failures, failures_key("web"), lambda _: Failures(launches=tuple(launches)))
+
+
+async def test_fault_21_an_image_from_which_launches_fail_loses_its_proof_and_the_pointer_goes_back_once(
+    world: FleetWorld,
+) -> None:
+    await promoted(world, A, B, C)
+    await failed_from(world, C, {})
+    for _ in range(2):
+        await make(world).handle(Tick())
+    assert [each.image for each in chain(world)] == [A, B, C, B]
+    assert template(world) == B
+    assert causes(world.publisher.of(AlertRaised)) == ["image-reverted"]
+    await failed_from(world, B, {})
+    await make(world).handle(Tick())
+    assert (await pointer(world)).image == B
+
+
+@pytest.mark.parametrize(
+    ("image", "releases", "count"), [(C, {}, 2), (B, {}, 3), (C, {"monolith": "2"}, 3)], ids=["few", "other", "newer"]
+)
+async def test_fault_21_the_image_is_not_to_blame_for_too_few_or_other_failures_or_a_newer_release(
+    world: FleetWorld, image: str, releases: dict[str, str], count: int
+) -> None:
+    await promoted(world, A, B, C)
+    await failed_from(world, image, releases, count)
+    await make(world).handle(Tick())
+    assert (await pointer(world)).image == C
+
+
+async def test_fault_21_a_pinned_image_stays_whatever_fails(world: FleetWorld) -> None:
+    await promoted(world, A, B)
+    await make(world).handle(ImagePinRequested(fleet="web", image=B, by="ada"))
+    await failed_from(world, B, {})
+    await make(world).handle(Tick())
+    assert (await pointer(world)).image == B
+    assert world.servers.stored[B].tags[PROVEN_TAG] == "true"
