@@ -10,7 +10,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import consumer, delay, first_setup, idle, startup, story
+from bench import consumer, delay, first_setup, idle, simulation, startup, story
 from bench.measurement import Measurement
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[], list[Measurement]]] = {
     "delay": delay.measure,
     "first_setup": first_setup.measure,
     "idle": idle.measure,
+    "simulation": simulation.measure,
     "startup": startup.measure,
     "story": story.measure,
 }

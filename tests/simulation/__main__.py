@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--days", type=float, default=1.0)
     parser.add_argument("--servers", type=int, default=4)
     parser.add_argument("--faults", default=",".join(FAMILIES), help=f"of {','.join(FAMILIES)}, or none")
+    parser.add_argument("--no-rest", action="store_true", help="stop after the days, without bringing all to rest")
     parser.add_argument("--trace", action="store_true", help="print every line of what happened")
     parser.add_argument("--page", type=Path, help="write a page for a browser")
     parser.add_argument("--shrink", action="store_true", help="make a violation smaller, in at most sixty runs")
@@ -45,7 +46,7 @@ def main() -> int:
     if unknown := [each for each in asked if each not in (*FAMILIES, "none")]:
         parser.error(f"there are no faults {unknown[0]!r}; there are {', '.join(FAMILIES)}, none")
     options = [
-        Options(seed, arguments.days, arguments.servers, families)
+        Options(seed, arguments.days, arguments.servers, families, rest=not arguments.no_rest)
         for seed in range(arguments.seed, arguments.seed + arguments.seeds)
     ]
     return _several(options) if len(options) > 1 else _one(options[0], arguments)

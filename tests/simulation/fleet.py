@@ -46,7 +46,7 @@ def fleet(servers: int) -> Fleet:
         fleet=NAME,
         stock=STOCK,
         zones=ZONES,
-        capacity=Capacity(min=max(1, servers // 2), desired=servers, max=servers * 2),
+        capacity=Capacity(min=max(1, servers // 2), desired=servers, max=min(1000, servers * 2)),
         plan=(
             RunStep(step="system", run="system.sh", script="apt-get install -y libfoo"),
             SyncStep(step="code", sync=COMPONENT, to="srv/monolith", needs=("system",)),

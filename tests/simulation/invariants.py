@@ -45,7 +45,7 @@ class Invariants:
         self._audited: dict[str, Mapping[str, str]] = {}
         self._pause: deque[tuple[float, str]] = deque([(0.0, "")])
         self._alarm: deque[tuple[float, AlarmState]] = deque([(0.0, "OK")])
-        self._ran: Counter[tuple[str, str, str]] = Counter()
+        self._ran: dict[tuple[str, str], str] = {}
         self._calls: Counter[str] = Counter()
         self._minute = 0
 
@@ -85,10 +85,11 @@ class Invariants:
 
     def ran(self, server: str, step: str, fingerprint: str, well: bool) -> None:
         """A server ran a step (9: to good effect at most once)."""
-        if well and step != "healthy":
-            self._ran[server, step, fingerprint] += 1
-            if self._ran[server, step, fingerprint] > 1:
-                self._violated(9, f"{server} did the step {step} twice with the same fingerprint")
+        if not well or step == "healthy":
+            return
+        if self._ran.get((server, step)) == fingerprint:
+            self._violated(9, f"{server} did the step {step} twice in a row with the same fingerprint")
+        self._ran[server, step] = fingerprint
 
     # What is asked before something is destroyed.
 

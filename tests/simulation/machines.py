@@ -128,6 +128,8 @@ class Ec2:
     templates: dict[str, tuple[TemplateVersion, ...]] = field(default_factory=dict)
     commands: dict[str, Sent] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Address to server."""
     bad_versions: set[str] = field(default_factory=set)
     """Releases that do not build."""
     weather: Weather = field(default_factory=Weather)
@@ -156,6 +158,7 @@ class Ec2:
         address = f"10.{self._made >> 16 & 255}.{self._made >> 8 & 255}.{self._made & 255}"
         place = zone if zone in lit else lit[0]
         instance = Instance(server, "pending", image, address, self._moment(), place, dict(tags))
+        self.addresses[address] = server
         self.machines[server] = Machine(Past(self.loop.time(), instance), picture.disk.copy())
         fate, self.weather.next_launch = self.weather.next_launch, ""
         self.noticed("launched", f"{server} from {image} in {place}{f', {fate}' if fate else ''}")
@@ -248,7 +251,7 @@ class Ec2:
 
     def page(self, address: str) -> bool | None:
         """Answer for a server's health page."""
-        machine = next((each for each in self.machines.values() if each.now.address == address), None)
+        machine = self.machines.get(self.addresses.get(address, ""))
         if machine is None or machine.now.state != "running" or machine.trouble == "hung":
             return None
         if self.weather.blind or machine.now.zone in self.weather.dark:

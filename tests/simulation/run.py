@@ -36,7 +36,8 @@ def run(options: Options, *, keep: bool = False) -> tuple[Result, World]:
         try:
             world.begin()
             world.run(options.days * DAY_S)
-            settle(world)
+            if options.rest:
+                settle(world)
         except Violation as error:
             violation = error
         state = state_of(world) if violation is None else {}

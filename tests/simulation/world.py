@@ -54,6 +54,8 @@ class Options:
     faults: tuple[Fault, ...] | None = None
     """None: drawn from the seed."""
     deeds: tuple[Deed, ...] | None = None
+    rest: bool = True
+    """Whether all must come right at the end."""
 
     @property
     def drawn_faults(self) -> tuple[Fault, ...]:
