@@ -11,6 +11,7 @@ import typer
 
 from ops.cli import Output, counting, sentences, with_clients
 from ops.releasing import release
+from ops.showing import explain_command, rollout
 from shared.names import ServiceName
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ PORT = 4566
 app = typer.Typer(help="Keep fleets of servers at strength.", no_args_is_help=True, add_completion=False)
 fleet = typer.Typer(help="Describe fleets.", no_args_is_help=True)
 app.add_typer(release, name="release")
+app.add_typer(rollout, name="rollout")
+app.command("explain")(explain_command)
 queues = typer.Typer(help="Look at the services' queues, and at what died in them.", no_args_is_help=True)
 app.add_typer(fleet, name="fleet")
 app.add_typer(queues, name="queues")

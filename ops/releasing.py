@@ -78,7 +78,7 @@ def set_release(
     """
 
     async def change(cloud: Cloud) -> None:
-        components = _components(cloud)
+        components = components_of(cloud)
         if dry_run:
             await components.check(fleet_name, component, version)
             now = (await components.standing(fleet_name, component)).current
@@ -106,7 +106,7 @@ def undo_release(
     """
 
     async def change(cloud: Cloud) -> None:
-        components = _components(cloud)
+        components = components_of(cloud)
         if dry_run:
             now = (await components.standing(fleet_name, component)).current
             _would(fleet_name, component, now, now.previous if now else None, output)
@@ -132,7 +132,7 @@ def list_releases(
     from shared.fleets import Fleets
 
     async def show(cloud: Cloud) -> None:
-        components = _components(cloud)
+        components = components_of(cloud)
         if component is not None:
             _show_uses(await releases.uses(cloud, components, component), output)
         elif fleet_name is not None:
@@ -153,7 +153,7 @@ def show_release(component: ComponentArgument, version: VersionArgument, output:
     from ops import releases
 
     async def show(cloud: Cloud) -> None:
-        info = await releases.described(cloud, _components(cloud), component, version)
+        info = await releases.described(cloud, components_of(cloud), component, version)
         if output == "json":
             typer.echo(orjson.dumps(info))
             return
@@ -179,13 +179,45 @@ def diff_releases(
     from shared.clock import SystemClock
 
     async def show(cloud: Cloud) -> None:
-        found = await releases.difference(cloud, SystemClock(), _components(cloud), component, before, after)
+        found = await releases.difference(cloud, SystemClock(), components_of(cloud), component, before, after)
         typer.echo(orjson.dumps(found.as_dict()) if output == "json" else "\n".join(_difference(found)))
 
     with_cloud(show)
 
 
-def _components(cloud: Cloud) -> Components:
+@release.command("gc")
+def collect_garbage(
+    component: Component,
+    hours: Annotated[float, typer.Option(help="Delete what has been known as garbage for so long; at least 1.")] = 24,
+    dry_run: DryRun = False,
+    output: Output = "text",
+) -> None:
+    """Mark content that no listed release needs, and delete what an earlier run marked long enough ago.
+
+    Nothing goes that a listed release, a fleet or an image needs; where that cannot be told in full, nothing goes.
+
+    Example: python -m ops release gc --component monolith --dry-run
+    """
+    from datetime import timedelta
+
+    from ops.collecting import collect
+    from shared.clock import SystemClock
+
+    async def run(cloud: Cloud) -> None:
+        age, who = timedelta(hours=hours), getpass.getuser()
+        found = await collect(cloud.objects, components_of(cloud), SystemClock(), component, age, who, dry_run)
+        if output == "json":
+            typer.echo(orjson.dumps({**found.as_dict(), "dry_run": dry_run}))
+            return
+        what = "would be deleted" if dry_run else "deleted"
+        typer.echo(f"{component}: {len(found.deleted)} objects {what}, {len(found.waiting)} wait until they are older")
+        typer.echo(f"{len(found.marked)} {'would be' if dry_run else 'are'} marked for a later run")
+
+    with_cloud(run)
+
+
+def components_of(cloud: Cloud) -> Components:
+    """Return the fleets' components as this cloud has them."""
     from shared.clock import SystemClock
     from shared.components import Components
 

@@ -382,6 +382,20 @@ class Verdict(Record):
     broken: Broken | None = None
 
 
+class Garbage(Record):
+    """``releases/<component>/garbage.json``: objects that no release needs, and since when that is known."""
+
+    seen: dict[str, Moment] = Field(default_factory=dict)
+
+
+class Sweep(Record):
+    """``releases/<component>/sweeps/<time>.json``: written before objects of a component are deleted."""
+
+    by: str
+    at: Moment
+    keys: tuple[str, ...]
+
+
 def pointer_key(fleet: str) -> str:
     """Where the pointer is."""
     return f"fleets/{fleet}/image.json"
@@ -465,6 +479,16 @@ def release_history_key(fleet: str, component: str, generation: int) -> str:
 def verdict_key(fleet: str, component: str) -> str:
     """Where it says which of a component's releases the fleet knows to be good or broken."""
     return f"fleets/{fleet}/releases/{component}/verdict.json"
+
+
+def garbage_key(component: str) -> str:
+    """Where it says which of a component's objects no release needs."""
+    return f"releases/{component}/garbage.json"
+
+
+def sweep_key(component: str, at: datetime) -> str:
+    """Where it says which of a component's objects were about to be deleted then."""
+    return f"releases/{component}/sweeps/{at:%Y%m%dt%H%M%S.%f}.json"
 
 
 def manifest_key(component: str, version: str) -> str:

@@ -167,6 +167,16 @@ async def versions(objects: ObjectsPort, component: str) -> Sequence[str]:
     return sorted((key[len(prefix) : -len(suffix)] for key in keys if key.endswith(suffix)), key=_by_number)
 
 
+async def objects_of(objects: ObjectsPort, component: str, version: str) -> set[str]:
+    """Return the keys of all objects that a release needs.
+
+    Raises:
+        UnknownRelease, pydantic.ValidationError, CloudError: as ``manifest``.
+    """
+    release = await outline(objects, component, version)
+    return {manifest_key(component, version), *(pack_key(component, pack) for pack in release.packs)}
+
+
 async def content(objects: ObjectsPort, release: Outline, expires_s: int) -> Content:
     """Return presigned URLs of a release's manifest and packs, for the agent.
 

@@ -100,9 +100,9 @@ class Play:
         if listed.generation:
             self.fewest = min(self.fewest, len(listed.members))
 
-    async def run(self) -> None:
+    async def run(self, rounds: int = 80) -> None:
         waiting: list[Any] = [Tick()]
-        for _ in range(80):
+        for _ in range(rounds):
             waiting = [message for message in waiting if await self.deliver(message)]
             new = self.world.publisher.published[self.delivered :]
             self.delivered += len(new)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from ops.collecting import Collected, collect
+from ops.releases import Refusal
+from shared import releases
+from shared.cloud import Denied, Incomplete
+from shared.records import Bake, bake_key, manifest_key, pack_key
+from tests.unit.fleetworld import FleetWorld
+
+DAY = timedelta(days=1)
+ORPHAN = pack_key("monolith", "0" * 64)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> FleetWorld:
+    """Two releases, the first of them the fleet's, and a pack that an upload left behind."""
+    world = FleetWorld()
+    for version in ("1", "2"):
+        (tmp_path / "file").write_text(version * 100)
+        await releases.publish(world.objects, "monolith", version, tmp_path)
+    await world.components.set("web", "monolith", "1", by="ada")
+    world.objects.bodies[ORPHAN] = b"left behind"
+    return world
+
+
+async def run(world: FleetWorld, *, dry_run: bool = False, age: timedelta = DAY) -> Collected:
+    return await collect(world.objects, world.components, world.clock, "monolith", age, "ada", dry_run)
+
+
+def packs(world: FleetWorld) -> set[str]:
+    return {key for key in world.objects.bodies if key.startswith(pack_key("monolith", ""))}
+
+
+async def test_only_what_no_listed_release_needs_goes_and_only_once_it_was_marked_long_enough(
+    world: FleetWorld,
+) -> None:
+    before = packs(world)
+    assert (await run(world)).marked == [ORPHAN]
+    world.clock.step(hours=23)
+    assert (await run(world)).waiting == [ORPHAN]
+    assert packs(world) == before
+    world.clock.step(hours=1)
+    assert (await run(world)).deleted == [ORPHAN]
+    assert packs(world) == before - {ORPHAN}
+    assert await run(world) == Collected("monolith", [], [], [])
+
+
+async def test_what_will_be_deleted_is_written_down_before(world: FleetWorld) -> None:
+    await run(world)
+    world.clock.step(days=1)
+    world.objects.fail("put", Denied("no"))
+    with pytest.raises(Denied):
+        await run(world)
+    assert ORPHAN in packs(world)
+    await run(world)
+    [sweep] = [key for key in world.objects.bodies if "/sweeps/" in key]
+    assert ORPHAN in world.objects.bodies[sweep].decode()
+
+
+async def test_a_dry_run_marks_and_deletes_nothing(world: FleetWorld) -> None:
+    await run(world)
+    world.clock.step(days=2)
+    before = dict(world.objects.bodies)
+    assert (await run(world, dry_run=True)).deleted == [ORPHAN]
+    assert world.objects.bodies == before
+
+
+async def test_a_pack_that_a_publish_has_taken_up_since_it_was_marked_stays(world: FleetWorld) -> None:
+    await run(world)
+    world.clock.step(days=2)
+    manifest = (await releases.manifest(world.objects, "monolith", "2")).manifest
+    pack = releases.PackInfo(sha256="0" * 64, length=11)
+    taken = manifest.model_copy(update={"version": "3", "packs": (*manifest.packs, pack)})
+    world.objects.bodies[manifest_key("monolith", "3")] = taken.model_dump_json().encode()
+    assert (await run(world)).deleted == []
+    assert ORPHAN in packs(world)
+
+
+@pytest.mark.parametrize("damage", ["current", "image", "manifest", "listing"])
+async def test_where_it_cannot_be_told_in_full_what_is_needed_nothing_goes(world: FleetWorld, damage: str) -> None:
+    await run(world)
+    world.clock.step(days=2)
+    before = packs(world)
+    match damage:
+        case "current":
+            del world.objects.bodies[manifest_key("monolith", "1")]
+        case "image":
+            bake = Bake(
+                bake="web-20260304t120000",
+                fleet="web",
+                stage="ready",
+                requested=world.now,
+                by="ada",
+                releases={"monolith": "0"},
+            )
+            await world.documents.create(bake_key("web", bake.bake), bake)
+        case "manifest":
+            world.objects.bodies[manifest_key("monolith", "2")] = b"{}"
+        case "listing":
+            world.objects.fail("keys", Incomplete("half"))
+    with pytest.raises((Refusal, Incomplete)):
+        await run(world)
+    assert packs(world) == before
+
+
+async def test_an_age_that_could_hurt_a_publish_is_refused(world: FleetWorld) -> None:
+    with pytest.raises(Refusal, match="publish in progress"):
+        await run(world, age=timedelta(minutes=5))

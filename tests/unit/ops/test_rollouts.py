@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ops.rollouts import explain, explain_server, show
+from ops.showing import _table, _told
+from shared.aws import Cloud
+from tests.unit.fleetworld import FleetWorld, breaks
+from tests.unit.services.test_rollout import SERVERS, Play, begin, serving
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Path:
+    path = tmp_path / "agent.py"
+    path.write_text("pass\n")
+    return path
+
+
+def cloud(world: FleetWorld) -> Cloud:
+    return Cloud(
+        groups=world.groups,
+        servers=world.servers,
+        commands=world.commands,
+        objects=world.objects,
+        publisher=world.publisher,
+        alarms=world.alarms,
+        health=world.health,
+        queue=None,
+    )
+
+
+async def test_while_a_server_is_on_its_way_the_others_wait(agent: Path) -> None:
+    world = await serving()
+    play = Play(world, agent, lambda _: None)
+    await play.run()
+    await world.components.set("web", "monolith", "2", by="ada")
+    with pytest.raises(AssertionError, match="never ends"):
+        await play.run(rounds=8)
+    view = await show(cloud(world), "web")
+    assert view.state == "running"
+    assert [each.rollout for each in view.servers] == ["in progress", "waiting", "waiting"]
+    assert {each.releases["monolith"] for each in view.servers} == {"1"}
+
+
+async def test_after_it_everybody_is_current(agent: Path) -> None:
+    world = await serving()
+    await begin(world, agent, breaks())
+    view = await show(cloud(world), "web")
+    assert (view.state, view.releases) == ("done", {"monolith": "2"})
+    assert [each.rollout for each in view.servers] == ["current"] * 3
+    assert all("monolith 2" in line for line in _table(view)[2:])
+
+
+async def test_a_stopped_rollout_shows_who_failed_and_why_and_explain_says_what_is_broken(agent: Path) -> None:
+    world = await serving()
+    await begin(world, agent, breaks("monolith 2"))
+    view = await show(cloud(world), "web")
+    assert [each.rollout for each in view.servers] == ["failed", "waiting", "waiting"]
+    assert "compile failed" in view.servers[0].reason
+    found = await explain(cloud(world), world.components, world.clock, "web")
+    [component] = found["components"]
+    assert (component["current"], component["good"], component["launches_use"]) == ("2", "1", "1")
+    assert "compile failed" in component["broken"]
+    [alert] = found["alerts"]
+    assert alert["next"] == "python -m ops release undo --fleet web --component monolith"
+    assert found["strength"] == {"wanted": 3, "in_service": 3, "healthy": 3, "state": "converged"}
+    told = "\n".join(_told(found))
+    assert "launches_use: 1" in told
+    server = await explain_server(cloud(world), "web", SERVERS[0])
+    assert server["update"].startswith("rollout 1: undone")
+    assert [each["result"] for each in server["attempts"]] == ["failed", "failed", "ok"]
+
+
+async def test_a_fleet_at_rest_is_explained_too() -> None:
+    world = await serving()
+    found = await explain(cloud(world), world.components, world.clock, "web")
+    assert (found["rollout"], found["alerts"], found["paused"]) == (None, [], "")
+    assert found["image"]["why"].startswith("no image was promoted yet")
