@@ -8,7 +8,7 @@ import time
 
 from bench.measurement import Measurement
 
-SIZES = {10: 1.0, 100: 0.25, 1000: 0.05}
+SIZES = {10: 0.5, 100: 0.04, 1000: 0.01}
 """Servers, and the days that are played."""
 
 

@@ -100,7 +100,7 @@ class Trouble:
         self._world.after(delay + fault.amount, lambda: self._restart(process.service))
 
     def _restart(self, service: ServiceName) -> None:
-        if all(each.service != service for each in self._world.processes) and not self.at_rest:
+        if all(each.service != service for each in self._world.processes):
             self._world.start(service)
 
     def _restart_all(self) -> None:
@@ -146,8 +146,9 @@ class Trouble:
             self._world.after(fault.amount, lambda: self._end_twin(twin))
 
     def _end_twin(self, twin: Process) -> None:
-        self._world.kill(twin)
-        self._restart(twin.service)
+        if not self.at_rest:
+            self._world.kill(twin)
+            self._restart(twin.service)
 
     # Messages.
 
