@@ -104,3 +104,20 @@ async def test_killed_at_any_call_the_bake_falls_back_once_and_leaves_no_server(
         assert {each.state for each in of_role(world, "builder")} == {"terminated"}, number
         assert record.builder not in record.spoiled, number
         assert len({alert.id for alert in world.publisher.of(AlertRaised)}) == 1, number
+
+
+async def test_a_builder_that_ec2_still_shows_as_running_is_not_taken_up_again(
+    agent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await proven()
+    terminate = world.servers.terminate
+
+    async def late(server: str) -> None:
+        if (await bake(world)).stage == "ready":
+            await terminate(server)
+
+    monkeypatch.setattr(world.servers, "terminate", late)
+    await play(world, agent, broken)
+    record = await bake(world)
+    assert (record.stage, len(of_role(world, "builder"))) == ("ready", 2)
+    assert record.builder not in record.spoiled
