@@ -52,14 +52,11 @@ async def roll_back(scene: Scene) -> None:
     await story.rolled_back(scene, first)
 
 
-STAGES: tuple[tuple[str, Play], ...] = (
-    ("The fleet that the bootstrap made launches from the stock image", launch),
-    ("Provisioner and registry are killed in the middle of a launch from the stock image", story.crash),
-    ("A bake; the pointer moves to the new image", story.bake),
-    ("Chaos kills; a server from the golden image takes over", story.chaos_kill),
-    ("A new release, and a second image", story.new_release),
-    ("A rollback by the AWS CLI, as the README says it", roll_back),
-)
+def stages() -> tuple[tuple[str, Play], ...]:
+    """The demo's, with two done compose's way, and the kill of services early: later launches are too quick for it."""
+    otherwise: dict[Play, Play] = {story.launch_from_stock: launch, story.roll_back: roll_back}
+    *most, crash = ((name, otherwise.get(play, play)) for name, play in story.STAGES)
+    return (most[0], crash, *most[1:])
 
 
 @pytest.fixture
@@ -86,7 +83,7 @@ def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compos
 
 
 @pytest.mark.story
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(600)
 async def test_the_story_goes_well_on_what_compose_starts(composed: Composed) -> None:
     clock = SystemClock()
     fleet = read_fleet(REPOSITORY / "examples" / "web" / "fleet.yaml")
@@ -97,16 +94,16 @@ async def test_the_story_goes_well_on_what_compose_starts(composed: Composed) ->
         async with watched(scene):
             for service in SERVICES:
                 composed.start(service)
-            await play_stages(scene, STAGES)
+            await play_stages(scene, stages())
         again = await asyncio.to_thread(composed.run, "bootstrap", BOOTSTRAP_S)
         monolith = await scene.documents.get(Release, current_release_key(fleet.fleet, "monolith"))
 
     assert [(stage.name, stage.reason) for stage in scene.result.stages if not stage.ok] == []
-    assert len(scene.result.stages) == len(STAGES)
+    assert len(scene.result.stages) == len(story.STAGES)
     assert scene.traffic.failures == []
     assert all(composed.healthy(service) for service in SERVICES)
     assert "nothing to change" in again
     assert monolith
-    assert monolith.version == "2", "the second bootstrap set the fleet back to its first release"
+    assert monolith.version == "4", "the second bootstrap set the fleet back to its first release"
     grace_s = min(seconds(composed.file.services[service].stop_grace_period) for service in SERVICES)
     assert composed.stop_services() < grace_s
