@@ -1,4 +1,4 @@
-"""A proxy that hands a request on, and loses the reply: the server did it, and the client cannot know."""
+"""A proxy that loses replies, or resets connections before a call: the client cannot know whether the server did it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from urllib.parse import parse_qs
 
 
 @dataclass
@@ -20,10 +21,13 @@ class Proxy:
     target: str
     url: str = ""
     lose: list[str] = field(default_factory=list)
-    """The methods of requests whose replies are still to be lost, in turn."""
+    """The calls whose replies are still to be lost, in turn: ``PUT``, ``DeleteMessageBatch``, ``Publish``, ..."""
 
     lost: list[str] = field(default_factory=list)
     """How the target had answered those that were lost, such as ``PUT 200``."""
+
+    reset: list[str] = field(default_factory=list)
+    """The calls that are still to be cut off before the target hears of them, in turn."""
 
 
 @contextmanager
@@ -47,11 +51,16 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do(self) -> None:
-            status, headers, body = self._forward()
-            if proxy.lose and proxy.lose[0] == self.command:
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            call = _call(self, content)
+            if proxy.reset and proxy.reset[0] == call:
+                proxy.reset.pop(0)
+                _cut(self)
+                return
+            status, headers, body = _forward(proxy.target, self, content)
+            if proxy.lose and proxy.lose[0] == call:
                 proxy.lost.append(f"{proxy.lose.pop(0)} {status}")
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
+                _cut(self)
                 return
             self.send_response_only(status)
             for name, value in headers:
@@ -63,20 +72,34 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do  # noqa: N815
 
-        def _forward(self) -> tuple[int, list[tuple[str, str]], bytes]:
-            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            request = urllib.request.Request(proxy.target + self.path, content or None, method=self.command)
-            for name, value in self.headers.items():
-                if name.lower() != "connection":
-                    request.add_header(name, value)
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return answer.status, answer.headers.items(), answer.read()
-            except urllib.error.HTTPError as refusal:
-                with refusal:
-                    return refusal.code, list(refusal.headers.items()), refusal.read()
-
         def log_message(self, format: str, *arguments: Any) -> None:
             pass
 
     return Handler
+
+
+def _call(request: BaseHTTPRequestHandler, content: bytes) -> str:
+    """Name the action of SQS's JSON and SNS's query protocol; S3's calls go by their method."""
+    target = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+    form = request.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded")
+    action = parse_qs(content.decode())["Action"][0] if form else ""
+    return target or action or str(request.command)
+
+
+def _cut(request: BaseHTTPRequestHandler) -> None:
+    """End the connection as a peer does that is gone."""
+    request.close_connection = True
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _forward(target: str, asked: BaseHTTPRequestHandler, content: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    request = urllib.request.Request(target + asked.path, content or None, method=asked.command)
+    for name, value in asked.headers.items():
+        if name.lower() != "connection":
+            request.add_header(name, value)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.headers.items(), answer.read()
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, list(refusal.headers.items()), refusal.read()
