@@ -140,7 +140,7 @@ def test_a_step_that_fails_is_tried_again_and_each_try_is_in_the_report(bench: B
     [two] = [step for step in bench.origin.reports[-1].steps if step.step == "two"]
     failed = "the script ended with status 1"
     assert [each.reason for each in two.tries] == [failed, failed, ""]
-    assert two.seconds >= sum(each.seconds for each in two.tries) + 2 * 0.05
+    assert two.seconds >= sum(each.seconds for each in two.tries) + 2 * 0.05 - 0.01, "each is rounded by itself"
     assert [event["tried"] for event in done.events if event["event"] == "retry"] == [1, 2]
     assert (bench.root / agent.LOGS / "two.log").read_text() == "try\n" * 3
 
