@@ -1,5 +1,5 @@
 # Every target sets up what it needs on first use (see deploy/environment.sh).
-.PHONY: demo up down test simulate soak check bench clean
+.PHONY: demo up down test simulate soak check bench clean sweep
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -36,6 +36,10 @@ soak: .venv/ready
 ## make check   lint, types, import rules, templates
 check: .venv/ready
 	@sh deploy/check.sh
+
+## make sweep   strike every workflow at every await in every way (tests take a sample; about half an hour)
+sweep: .venv/ready
+	@SWEEP_SAMPLE=0 $(PYTHON) -m pytest -n 2 tests/simulation/test_sweep.py
 
 ## make bench   run every benchmark, write bench/results.json
 bench: .venv/ready
