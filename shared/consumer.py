@@ -132,6 +132,7 @@ class Consumer:
         self._deletes: list[str] = []
         self._room_made = asyncio.Event()
         self._holding = asyncio.Event()
+        self._changing_visibility = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._tasks: asyncio.TaskGroup
 
@@ -326,11 +327,15 @@ class Consumer:
                 held.task.cancel()
 
     async def _show_after(self, receipts: Mapping[str, int]) -> None:
-        """Change when messages show themselves. Should that fail, somebody else may handle one too: harmless."""
+        """Change when messages show themselves. Should that fail, somebody else may handle one too: harmless.
+
+        One request at a time: an extension that overtook a handing back would hide what nobody holds any more.
+        """
         if not receipts:
             return
         try:
-            failed = await self._queue.extend(receipts)
+            async with self._changing_visibility:
+                failed = await self._queue.extend(receipts)
         except CloudError as error:
             log.warning(
                 "changing visibility failed", error=type(error).__name__, why=str(error), messages=len(receipts)

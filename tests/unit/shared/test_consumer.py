@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -494,6 +494,26 @@ async def test_stopping_hands_back_at_once_what_does_not_finish(running: Running
     await running.pass_time(1.1)
     assert running.task.done()
     assert sorted(running.queue.visible) == ["m1", "m2", "m3"]
+
+
+async def test_an_extension_under_way_does_not_hide_again_what_is_handed_back(running: Running) -> None:
+    def extend(receipts: Mapping[str, int]) -> Awaitable[Sequence[str]]:
+        return asyncio.shield(asyncio.ensure_future(extended_in_the_end(receipts)))
+
+    async def extended_in_the_end(receipts: Mapping[str, int]) -> Sequence[str]:
+        await running.clock.sleep(9 if any(receipts.values()) else 0)
+        for stored in running.queue.stored.values():
+            stored.visible_from = running.clock.monotonic() + receipts[stored.receipt]
+        return []
+
+    running.queue.extend = extend  # type: ignore[method-assign, assignment]
+    running.handler.takes(100)
+    running.queue.put(kill(1))
+    await running.pass_time(4)
+    running.consumer.stop()
+    await running.pass_time(STOP_S + 10)
+    assert running.task.done()
+    assert running.queue.visible == ["m1"]
 
 
 async def test_stopping_deletes_what_is_done(running: Running) -> None:
