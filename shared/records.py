@@ -75,11 +75,16 @@ class Report(Part):
 
 
 class Attempt(Part):
-    """One time that a plan was sent to a server. ``command`` is None until the send is known to have happened."""
+    """One time that a plan was sent to a server. ``command`` is None until the send is known to have happened.
+
+    ``plan_sha256`` is of the stored plan's bytes, in hex: what the server fetches has to have it. None in records
+    of before it was kept.
+    """
 
     attempt: str
     began: datetime
     plan_digest: str
+    plan_sha256: str | None = None
     command: str | None = None
     ended: datetime | None = None
     result: Literal["running", "ok", "failed"] = "running"

@@ -2,6 +2,7 @@
 
 An attempt is first written down (by conditional write: whoever wins sends), then sent, then watched. SendCommand is not
 idempotent, so the attempt's id travels as the command's comment, and a command whose reply was lost is found by it.
+The plan's SHA-256 is written down with the attempt: a plan that is another when it is sent, or fetched, is refused.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Runs:
         if not await self._commands.online(server.server):
             return Pause("offline", f"{server.server} is not connected to Systems Manager yet")
         digest = plan_digest(Plan.model_validate_json(body))
-        attempt = Attempt(attempt=name, began=self._clock.now(), plan_digest=digest)
+        attempt = Attempt(attempt=name, began=self._clock.now(), plan_digest=digest, plan_sha256=_digest(body))
         if not await ledger.save(None, attempt):
             return None
         return await self._send(fleet.fleet, server.server, attempt, ledger)
@@ -173,8 +174,18 @@ class Runs:
             return None
         return await self._send(fleet.fleet, server.server, taken, ledger)
 
-    async def _send(self, fleet: str, server: str, attempt: Attempt, ledger: Ledger) -> Pause:
-        parameters = await self._parameters(fleet, attempt.attempt)
+    async def _send(self, fleet: str, server: str, attempt: Attempt, ledger: Ledger) -> Pause | None:
+        """Send the plan that was written down; the attempt fails when that is gone or another by now."""
+        key = _plan_key(fleet, attempt.attempt)
+        stored = await self._objects.get(key)
+        found = _digest(stored.body) if stored is not None else None
+        if found is None or found != (attempt.plan_sha256 or found):
+            how = "was deleted" if found is None else "was changed"
+            reason = f"the plan {how} in {key} after the attempt was written down, so it was not sent"
+            log.warning("plan refused", fleet=fleet, server=server, attempt=attempt.attempt, reason=reason)
+            await ledger.save(attempt, concluded(attempt, Progress("failed", reason=reason), self._clock.now()))
+            return None
+        parameters = await self._parameters(key, found)
         command = await self._commands.send(
             server, names.RUN_DOCUMENT, parameters, comment=attempt.attempt, timeout_s=PICK_UP_S
         )
@@ -182,17 +193,15 @@ class Runs:
         await ledger.save(attempt, attempt.model_copy(update={"command": command}))
         return Pause("running", f"{attempt.attempt} was sent")
 
-    async def _parameters(self, fleet: str, attempt: str) -> dict[str, str]:
-        agent_key = f"agents/{_digest(self._agent)}"
+    async def _parameters(self, plan_key: str, plan_sha256: str) -> dict[str, str]:
+        agent_sha256 = _digest(self._agent)
+        agent_key = f"agents/{agent_sha256}"
         await self._put_once(agent_key, self._agent)
-        plan = await self._objects.get(_plan_key(fleet, attempt))
-        if plan is None:
-            raise NoPlan(f"the plan of {attempt} was deleted from {_plan_key(fleet, attempt)}")
         return {
             "AgentUrl": await self._objects.presign_get(agent_key, URL_LIFE_S),
-            "AgentSha256": _digest(self._agent),
-            "PlanUrl": await self._objects.presign_get(_plan_key(fleet, attempt), URL_LIFE_S),
-            "PlanSha256": _digest(plan.body),
+            "AgentSha256": agent_sha256,
+            "PlanUrl": await self._objects.presign_get(plan_key, URL_LIFE_S),
+            "PlanSha256": plan_sha256,
         }
 
     async def _planned(self, fleet: Fleet, server: Instance, name: str, releases: Mapping[str, str]) -> bytes:

@@ -198,13 +198,16 @@ async def test_a_plan_runs_on_a_server_and_leaves_nothing_of_itself(
     assert not list(local_cloud.state.glob("instances/*/root/var/lib/autoprovisioner/run.*"))
 
 
-async def test_a_plan_that_was_tampered_with_does_not_run(cloud: Cloud, builder: str) -> None:
-    command = await run_plan(cloud, builder, "attempt-2", PlanSha256="0" * 64)
+@pytest.mark.parametrize(("parameter", "what"), [("PlanSha256", "the plan"), ("AgentSha256", "the agent")])
+async def test_what_was_tampered_with_is_named_and_nothing_runs(
+    cloud: Cloud, builder: str, parameter: str, what: str
+) -> None:
+    command = await run_plan(cloud, builder, f"attempt-{parameter}", **{parameter: "0" * 64})
     ended = await until(
         lambda: cloud.commands.status(builder, command), lambda status: status.state != CommandState.RUNNING
     )
     assert ended.state == CommandState.FAILED
-    assert "digest" in ended.errors
+    assert ended.errors.strip() == f"{what} has another digest than {'0' * 64}, so nothing was run"
     assert ended.output == ""
 
 

@@ -87,6 +87,7 @@ async def test_the_plan_the_agent_and_their_digests_reach_the_server(
     assert f"agents/{digest}?" in sent.parameters["AgentUrl"]
     assert kept.there is not None
     assert kept.there.command == sent.command
+    assert kept.there.plan_sha256 == sent.parameters["PlanSha256"]
     assert await runs.releases("web", NAME) == {"monolith": "1"}
 
 
@@ -138,6 +139,43 @@ async def test_an_attempt_that_was_written_down_and_never_sent_is_sent_once_its_
     await advance(world, runs, kept)
     assert len(world.commands.sent) == 1
     assert world.objects.bodies[run_prefix("web", NAME) + "plan.json"] == before
+
+
+async def written_down_and_not_sent(world: FleetWorld, runs: Runs) -> Kept:
+    kept = Kept()
+    world.commands.fail("send", Unavailable("no connection"))
+    with pytest.raises(Unavailable):
+        await advance(world, runs, kept)
+    world.clock.step(UNSENT_S)
+    return kept
+
+
+@pytest.mark.parametrize("became", ["changed", "deleted"])
+async def test_a_plan_that_is_another_than_was_written_down_is_not_sent_and_the_attempt_says_so(
+    world: FleetWorld, runs: Runs, became: str
+) -> None:
+    kept = await written_down_and_not_sent(world, runs)
+    key = run_prefix("web", NAME) + "plan.json"
+    body = world.objects.bodies.pop(key)
+    if became == "changed":
+        world.objects.bodies[key] = body.replace(b'"script":"true"', b'"script":"evil"')
+        assert world.objects.bodies[key] != body
+    assert await advance(world, runs, kept) is None
+    assert world.commands.sent == []
+    assert kept.there is not None
+    assert (kept.there.result, kept.there.ended) == ("failed", world.now)
+    assert kept.there.reason == f"the plan was {became} in {key} after the attempt was written down, so it was not sent"
+
+
+async def test_an_attempt_of_before_the_sha256_was_kept_is_sent_as_its_plan_lies_there(
+    world: FleetWorld, runs: Runs
+) -> None:
+    kept = await written_down_and_not_sent(world, runs)
+    assert kept.there is not None
+    kept.there = Attempt.model_validate(kept.there.model_dump(exclude={"plan_sha256"}))
+    await advance(world, runs, kept)
+    body = world.objects.bodies[run_prefix("web", NAME) + "plan.json"]
+    assert [sent.parameters["PlanSha256"] for sent in world.commands.sent] == [hashlib.sha256(body).hexdigest()]
 
 
 @pytest.mark.parametrize("applied", [False, True])
