@@ -10,12 +10,13 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import consumer, delay, first_setup, idle, simulation, startup, story
+from bench import catchup, consumer, delay, first_setup, idle, simulation, startup, story
 from bench.measurement import Measurement
 
 RESULTS = Path(__file__).with_name("results.json")
 
 BENCHMARKS: dict[str, Callable[[], list[Measurement]]] = {
+    "catchup": catchup.measure,
     "consumer": consumer.measure,
     "delay": delay.measure,
     "first_setup": first_setup.measure,
