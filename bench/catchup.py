@@ -51,7 +51,7 @@ sys.exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)
 
 @dataclass(frozen=True)
 class Ran:
-    """What a program took, its children included; ``peak_mb`` is of the largest of its processes."""
+    """What a program took, its children included; ``peak_mb`` is of the largest of its processes, at least 10."""
 
     wall_s: float
     cpu_s: float

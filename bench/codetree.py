@@ -1,6 +1,6 @@
 """The tree that moving code is measured on: ``python -m bench.codetree OUT --scale 1`` writes OUT/v1, v2 and v3.
 
-Full size is about 40,000 files and 1.4 GB: sources, small files of packages, binaries, and three large binaries, of
+Full size is about 40,000 files and 1.7 GB: sources, small files of packages, binaries, and three large binaries, of
 which two are edited inside from version to version (overwritten in places, and something put in and taken out, so that
 all after it moves). The same seed gives the same bytes.
 """
