@@ -23,7 +23,7 @@ ServerArgument = Annotated[str | None, typer.Argument(metavar="[SERVER]", help="
 @rollout.command("show")
 def show_rollout(
     fleet: FleetArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Look every two seconds until it is done or stopped.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Tell every change until it is done or stopped.")] = False,
     output: Output = "text",
 ) -> None:
     """Show each server with its image, its releases, and how it stands in the rollout. Exits 1 where that stopped.
@@ -34,10 +34,12 @@ def show_rollout(
     from shared.clock import SystemClock
 
     async def look(cloud: Cloud) -> int:
-        clock = SystemClock()
+        clock, said = SystemClock(), None
         while True:
             view = await show(cloud, fleet)
-            typer.echo(orjson.dumps(view.as_dict()) if output == "json" else "\n".join(_table(view)))
+            if view != said:
+                typer.echo(orjson.dumps(view.as_dict()) if output == "json" else "\n".join(_table(view)))
+            said = view
             if not watch or view.state != "running":
                 return 1 if view.state == "stopped" else 0
             await clock.sleep(LOOK_S)
