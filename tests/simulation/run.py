@@ -15,6 +15,8 @@ from tests.simulation.world import Options, Violation, World, seeded
 LONGEST_REST_S = 8 * 3600.0
 BAKE_S = 4800.0
 LOOK_EVERY_S = 600.0
+NIGHTLY_S = 2 * 3600.0
+"""When the template's schedule has images baked, after midnight."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ def settle(world: World) -> None:
     wrong = _until_rest(world)
     for number, what in wrong:
         world.violated(number, what)
+    nightly = (NIGHTLY_S - world.loop.time()) % DAY_S
+    if nightly <= LOOK_EVERY_S:  # a bake that is due is no sweep
+        world.run(world.loop.time() + nightly + BAKE_S)
     world.run(world.loop.time())
     before = state_of(world)
     world.run(world.loop.time() + LOOK_EVERY_S)

@@ -82,6 +82,10 @@ class Violation(Exception):
         self.calls = calls
         self.trace = trace
 
+    def __reduce__(self) -> tuple[type[Violation], tuple[object, ...]]:
+        """Travel between processes whole; an exception is otherwise made anew from its sentence alone."""
+        return type(self), (self.options, self.number, self.what, self.at, self.calls, self.trace)
+
 
 @dataclass(eq=False)
 class World:
