@@ -30,6 +30,9 @@ POLL_S = 1.0
 PATIENCE_S = 900.0
 """A stack that is under way for longer than this has stuck."""
 
+ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
+"""Else glibc keeps for each thread what it gave back: a third of the memory of a service that reads manifests."""
+
 Say = Callable[[str], None]
 
 
@@ -56,7 +59,7 @@ async def apply_messaging(bucket: str = "autoprovisioner", say: Say = print) -> 
 
 @translated
 async def service_environment(service: ServiceName) -> dict[str, str]:
-    """Return the service's AUTOPROVISIONER_* variables; the AWS_* ones it inherits.
+    """Return what a service's environment must hold besides the AWS_* variables.
 
     Raises:
         NotFound: the stack, or a queue, is not there.
@@ -72,6 +75,7 @@ async def service_environment(service: ServiceName) -> dict[str, str]:
         f"{PREFIX}TOPIC_PREFIX": outputs["TopicPrefix"],
         f"{PREFIX}QUEUE_URL": queue["QueueUrl"],
         f"{PREFIX}DEAD_LETTER_URL": dead["QueueUrl"],
+        **ALLOCATOR,
     }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.messaging import ALLOCATOR
 from shared.consumer import STOP_S
 from shared.names import SERVICES, ServiceName, queue_name
 from shared.runs import AGENT
@@ -82,6 +83,7 @@ def test_a_service_is_told_all_that_it_asks_for_and_nothing_misspelt(
     for variable, value in told.items():
         monkeypatch.setenv(variable, value)
     settings = ServiceSettings.read()
+    assert told.items() >= ALLOCATOR.items()
     assert settings.queue_url == f"http://localstack:4566/000000000000/{queue_name(name)}"
     assert settings.dead_letter_url == f"{settings.queue_url}-dead"
     assert {told_name for told_name in told if told_name.startswith(PREFIX)} == {
