@@ -10,6 +10,7 @@ import orjson
 import typer
 
 from ops.cli import Output, counting, sentences, with_clients
+from ops.launching import launch
 from ops.planning import plan
 from ops.releasing import release
 from ops.showing import explain_command, rollout
@@ -25,6 +26,7 @@ PORT = 4566
 app = typer.Typer(help="Keep fleets of servers at strength.", no_args_is_help=True, add_completion=False)
 fleet = typer.Typer(help="Describe fleets.", no_args_is_help=True)
 app.add_typer(release, name="release")
+app.add_typer(launch, name="launch")
 app.add_typer(rollout, name="rollout")
 app.add_typer(plan, name="plan")
 app.command("explain")(explain_command)

@@ -233,12 +233,37 @@ class Launch(Record):
     claimed: datetime
     trace: str | None = None
     """The ``traceparent`` of the message that began it: what is done for the launch goes on from there."""
+    ordered: datetime | None = None
+    """When EC2 took the order to launch it; None in records of before this was kept."""
     releases: dict[ComponentName, Version] = Field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
     result: Literal["running", "ready", "failed"] = "running"
     ended: datetime | None = None
     reason: str = ""
+
+
+class Took(Part):
+    """What a step took in one launch or bake, which ``run`` names."""
+
+    run: str
+    at: Moment
+    seconds: float
+    cpu_seconds: float = 0.0
+    bytes: int = 0
+
+
+class Pace(Part):
+    """A step's history (``shared.pace``): what is usual, and the latest runs, the last one last."""
+
+    usual: tuple[Took, ...] = ()
+    latest: tuple[Took, ...] = ()
+
+
+class Paces(Record):
+    """``paces/launch.json`` (the provisioner's), ``paces/bake.json`` (the baker's): how long each step takes."""
+
+    steps: dict[StepName, Pace] = Field(default_factory=dict)
 
 
 class FailedLaunch(Part):
@@ -434,6 +459,11 @@ def launch_key(fleet: str, server: str) -> str:
 def run_prefix(fleet: str, attempt: str) -> str:
     """Where the plan, and the agent's report, of one attempt are."""
     return f"fleets/{fleet}/runs/{attempt}/"
+
+
+def paces_key(fleet: str, kind: str) -> str:
+    """Where it says how long the steps of the fleet's launches, or bakes, take."""
+    return f"fleets/{fleet}/paces/{kind}.json"
 
 
 def failures_key(fleet: str) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from opentelemetry.trace import Span
 
+from shared.phases import phases, waiting_s
 from shared.records import Attempt, Bake, Launch, StepResult
 from shared.tracing import told
 
@@ -18,6 +19,8 @@ def trace_launch(launch: Launch) -> None:
     ended = launch.ended or launch.claimed
     error = launch.reason if launch.result == "failed" else None
     whole = told("launch", launch.trace, launch.claimed, ended, about, error)
+    for phase in phases(launch):
+        told(phase.name, whole, phase.began, max(phase.began, phase.ended), {})
     _trace_attempts(whole, launch.attempts, ended)
 
 
@@ -47,6 +50,8 @@ def _trace_step(attempt: Span, step: StepResult, at: datetime) -> datetime:
     ended = began + timedelta(seconds=step.seconds)
     about = {
         "autoprovisioner.result": step.result,
+        "autoprovisioner.cpu_seconds": step.cpu_seconds,
+        "autoprovisioner.waiting_seconds": round(waiting_s(step), 3),
         "autoprovisioner.bytes": step.bytes,
         "autoprovisioner.requests": step.requests,
     }

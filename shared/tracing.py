@@ -171,7 +171,7 @@ def told(
     above: Span | str | None,
     began: datetime,
     ended: datetime,
-    attributes: Mapping[str, str | int],
+    attributes: Mapping[str, str | float],
     error: str | None = None,
 ) -> Span:
     """Record what happened elsewhere, or before, with its own times, below a span or ``traceparent``, else here."""

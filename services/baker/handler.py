@@ -50,6 +50,7 @@ from shared.fleets import Fleets, UnknownFleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG, ROLE_TAG
 from shared.messages import ImageBakeFailed, ImageBakeRequested, ImageReady, Tick
 from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
+from shared.pace import Pacing
 from shared.records import Attempt, Bake, Baking, bake_key, baking_key
 from shared.runs import NoPlan, Runs
 from shared.runspans import trace_bake
@@ -89,6 +90,7 @@ class Baker:
         self._alerts = alerts
         self._audits = audits
         self._clock = clock
+        self._pacing = Pacing(documents, alerts, clock)
 
     async def handle(self, incoming: Incoming) -> Outcome:
         """Begin a bake, go on with one, or see to it that every fleet has its nightly one.
@@ -389,6 +391,8 @@ class Baker:
         ended = await self._change(bake, ended=now, seconds=(now - bake.requested).total_seconds())
         if ended is not None:
             trace_bake(ended)
+            if ended.stage == "ready" and ended.provision is not None:
+                await self._pacing.note(bake.fleet, "bake", bake.bake, ended.provision.steps)
         return None
 
     async def _left_over(self, bake: Bake) -> list[str]:

@@ -78,6 +78,7 @@ class Claim:
     """Write the launch down: from now on it is provisioned, not unclaimed."""
 
     image: str
+    ordered: datetime
     reason: str
 
 
@@ -213,7 +214,7 @@ def _unclaimed(sight: Sight) -> Action:
         return Nothing(f"{sight.server} does not wait in its launch hook: {sight.member.state}")
     if sight.instance is None or not sight.instance.address:
         return Wait(1, f"EC2 does not show {sight.server} with an address yet")
-    return Claim(sight.instance.image, f"{sight.server} waits in its launch hook")
+    return Claim(sight.instance.image, sight.instance.launched, f"{sight.server} waits in its launch hook")
 
 
 def frozen(launch: Launch, sight: Sight) -> bool:

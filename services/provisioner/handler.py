@@ -40,6 +40,8 @@ from shared.ids import FLEET_TAG, ROLE_TAG
 from shared.messages import LaunchUnclaimed, ServerProvisionFailed, ServerReady, ServerUpdateGranted, Tick
 from shared.names import LAUNCH_HOOK
 from shared.outcome import Done, LookAgain, Outcome, Retry
+from shared.pace import Pacing
+from shared.phases import from_image
 from shared.records import Attempt, Failures, Fallback, Launch, alert_key, failures_key, launch_key
 from shared.runs import NoPlan, Pause, Runs
 from shared.runspans import trace_launch
@@ -78,6 +80,7 @@ class Provisioner:
         updates: Updates,
     ) -> None:
         self._updates = updates
+        self._pacing = Pacing(documents, alerts, clock)
         self._groups = groups
         self._servers = servers
         self._documents = documents
@@ -239,6 +242,7 @@ class Provisioner:
             image=action.image,
             claimed=sight.now,
             trace=traceparent(),
+            ordered=action.ordered,
         )
         await self._documents.create(launch_key(launch.fleet, launch.server), launch)
 
@@ -327,6 +331,8 @@ class Provisioner:
         await conclude(self._components, self._clock, launch.fleet, launch.releases, launch.fallbacks, what)
         await self._clear_alerts(launch.fleet)
         await self._end(launch, "ready", f"ready after {seconds:.1f} s")
+        if from_image(launch):
+            await self._pacing.note(launch.fleet, "launch", launch.server, launch.attempts[-1].steps)
         return Done(f"{launch.server} is ready after {seconds:.1f} s")
 
     async def _too_late(self, sight: Sight, launch: Launch) -> Outcome | None:

@@ -24,7 +24,7 @@ from shared.messages import (
     Tick,
 )
 from shared.outcome import Done, LookAgain, Outcome, Reject
-from shared.records import Bake, bake_key
+from shared.records import Bake, Paces, bake_key, paces_key
 from shared.runs import Runs
 from shared.tracing import handling
 from tests.fakes import START
@@ -380,3 +380,17 @@ async def test_fault_18_killed_at_any_call_the_bake_ends_as_if_nothing_had_happe
         for kind in (ImageReady, ImageBakeFailed):
             assert {each.id for each in world.publisher.of(kind)} == {each.id for each in clean.publisher.of(kind)}
         assert len({each.id for each in world.publisher.of(AlertRaised)}) == len(clean.publisher.of(AlertRaised))
+
+
+async def test_what_the_steps_of_a_bake_took_joins_their_history(world: FleetWorld, agent: Path) -> None:
+    await play(world, agent)
+    paces = await world.documents.get(Paces, paces_key("web", "bake"))
+    assert paces is not None
+    assert {step: [each.run for each in pace.latest] for step, pace in paces.steps.items()} == {
+        step.step: [ID] for step in FULL
+    }
+
+
+async def test_a_bake_that_failed_says_nothing_of_how_long_steps_take(world: FleetWorld, agent: Path) -> None:
+    await play(world, agent, builder_fails)
+    assert await world.documents.get(Paces, paces_key("web", "bake")) is None

@@ -53,7 +53,7 @@ OK = attempt(result="ok")
 
 
 def test_a_waiting_server_without_a_record_is_claimed_with_its_image() -> None:
-    assert decide(replace(SEEN, launch=None)) == Claim(STOCK, f"{FIRST} waits in its launch hook")
+    assert decide(replace(SEEN, launch=None)) == Claim(STOCK, RUNNING.launched, f"{FIRST} waits in its launch hook")
 
 
 def test_a_server_that_the_group_does_not_show_is_probed_and_one_past_its_hook_left_alone() -> None:

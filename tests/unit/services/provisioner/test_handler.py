@@ -23,7 +23,7 @@ from shared.messages import (
 )
 from shared.names import LAUNCH_HOOK
 from shared.outcome import Done, LookAgain, Outcome
-from shared.records import Failures, Launch, failures_key, launch_key
+from shared.records import Failures, Launch, Paces, StepResult, failures_key, launch_key, paces_key
 from shared.runs import Runs
 from tests.unit.fleetworld import FIRST, STOCK, FleetWorld, Killed, done, failed, killed_at
 
@@ -76,6 +76,12 @@ async def world() -> FleetWorld:
 def plan_runs(world: FleetWorld) -> None:
     for sent in world.running:
         world.report(sent, "ok", ALL)
+
+
+def plan_catches_up(world: FleetWorld) -> None:
+    skipped = StepResult(step="compile", result="skipped")
+    for sent in world.running:
+        world.report(sent, "ok", (*done("code"), skipped, *done("health")))
 
 
 def plan_fails(world: FleetWorld) -> None:
@@ -439,3 +445,23 @@ async def test_fault_21_a_launch_that_fails_with_another_release_is_given_up_as_
     await world.release("2")
     assert isinstance(await play(world, agent, plan_fails), Done)
     assert completions(world) == ["ABANDON"] * 4
+
+
+async def paced(world: FleetWorld) -> dict[str, int]:
+    paces = await world.documents.get(Paces, paces_key("web", "launch"))
+    return {step: len(each.latest) for step, each in paces.steps.items()} if paces else {}
+
+
+async def test_what_the_steps_of_a_launch_from_an_image_took_joins_their_history(
+    world: FleetWorld, agent: Path
+) -> None:
+    await play(world, agent, plan_catches_up)
+    assert await paced(world) == {"code": 1, "health": 1}
+    assert (await launch(world)).ordered == world.servers.known[FIRST].launched
+
+
+async def test_a_full_plan_on_the_stock_image_is_not_compared_with_launches_from_images(
+    world: FleetWorld, agent: Path
+) -> None:
+    await play(world, agent)
+    assert await paced(world) == {}
