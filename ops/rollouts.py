@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from shared import pauses
@@ -160,7 +161,7 @@ async def explain(cloud: Cloud, components: Components, clock: Clock, name: str)
         "rollout": {"state": rollout.state, "number": rollout.number, "why": rollout.why} if rollout else None,
         "paused": pauses.sentence(pause) if pause and pauses.stands(pause, clock.now()) else "",
         "alerts": await _alerts(documents, name, standings),
-        "budget": _budget(fleet, status),
+        "budget": _budget(fleet, status, clock.now()),
     }
 
 
@@ -209,11 +210,21 @@ async def _alerts(documents: Documents, fleet: str, standings: dict[str, Standin
     return found
 
 
-def _budget(fleet: Fleet, status: FleetStatus | None) -> dict[str, object]:
+def _budget(fleet: Fleet, status: FleetStatus | None, now: datetime) -> dict[str, object]:
+    """Return the policy, what is left of it, and the last servers that were taken out for good."""
     policy = fleet.policies.disruption
+    hour = {each.server for each in status.within_hour(now)} if status else set()
+    above = f"; {max(0, status.healthy - policy.floor)} healthy servers above the floor" if status else ""
+    left = f"{max(0, policy.hourly - len(hour))} of {policy.hourly} within the hour{above}"
     taken = [each for each in status.disruptions if each.over is None] if status else []
     last = [f"{each.server} by {each.by} at {each.at:%H:%M:%S}: {each.reason}" for each in taken[-5:]]
-    return {"floor": policy.floor, "unavailable": policy.unavailable, "hourly": policy.hourly, "last": last}
+    return {
+        "floor": policy.floor,
+        "unavailable": policy.unavailable,
+        "hourly": policy.hourly,
+        "left": left,
+        "last": last,
+    }
 
 
 async def explain_server(cloud: Cloud, name: str, server: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -333,6 +333,10 @@ class FleetStatus(Record):
     healthy: int
     wanted: int
     disruptions: tuple[Disruption, ...] = ()
+
+    def within_hour(self, now: datetime) -> tuple[Disruption, ...]:
+        """Return the disruptions that ``hourly`` of the disruption policy counts."""
+        return tuple(each for each in self.disruptions if each.at > now - timedelta(hours=1))
 
 
 class Disruption(Part):

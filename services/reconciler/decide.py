@@ -19,9 +19,6 @@ ROLLOUT = "rollout"
 CHAOS = "chaos"
 """Who asks, when the chaos service does."""
 
-WINDOW = timedelta(hours=1)
-"""What ``hourly`` of the disruption policy counts over."""
-
 REMEMBERED = timedelta(days=1)
 """How long disruptions stay in the status; chaos counts its kills of a day there."""
 
@@ -357,7 +354,7 @@ def is_recorded(status: FleetStatus | None, server: str, now: datetime) -> bool:
 
 
 def _recent(status: FleetStatus | None, now: datetime) -> tuple[Disruption, ...]:
-    return tuple(each for each in status.disruptions if each.at > now - WINDOW) if status is not None else ()
+    return status.within_hour(now) if status is not None else ()
 
 
 def _listed(names: frozenset[str]) -> str:

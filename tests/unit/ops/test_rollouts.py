@@ -66,6 +66,7 @@ async def test_a_stopped_rollout_shows_who_failed_and_why_and_explain_says_what_
     [alert] = found["alerts"]
     assert alert["next"] == "python -m ops release undo --fleet web --component monolith"
     assert found["strength"] == {"wanted": 3, "in_service": 3, "healthy": 3, "state": "converged"}
+    assert found["budget"]["left"] == "19 of 20 within the hour; 2 healthy servers above the floor"
     told = "\n".join(_told(found))
     assert "launches_use: 1" in told
     server = await explain_server(cloud(world), "web", SERVERS[0])
