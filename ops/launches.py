@@ -8,12 +8,23 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from shared.aws import Cloud
-from shared.cloud import NotFound
+from shared.clock import Clock
+from shared.cloud import NotFound, ObjectsPort
 from shared.documents import Documents
 from shared.fleets import Fleets
 from shared.pace import slow
 from shared.phases import from_image, phases, waiting_s
-from shared.records import Launch, Membership, Paces, StepResult, launch_key, membership_key, paces_key
+from shared.records import (
+    Launch,
+    Membership,
+    Paces,
+    StepResult,
+    launch_key,
+    membership_key,
+    paces_key,
+    report_key,
+)
+from shared.runs import read_report
 
 READERS = 16
 """Records that are read at once."""
@@ -38,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Told:
-    """One launch. ``seconds`` go from EC2's order until it ended, or until now's last known moment."""
+    """One launch. ``seconds`` go from EC2's order until it ended, or until now."""
 
     fleet: str
     server: str
@@ -80,7 +91,7 @@ class StepPace:
     """A sentence, where it has become much slower."""
 
 
-async def show(cloud: Cloud, fleet: str, server: str) -> Told:
+async def show(cloud: Cloud, clock: Clock, fleet: str, server: str) -> Told:
     """Return where a launch's time went.
 
     Raises:
@@ -92,10 +103,11 @@ async def show(cloud: Cloud, fleet: str, server: str) -> Told:
     launch = await documents.get(Launch, launch_key(fleet, server))
     if launch is None:
         raise NotFound(f"there is no record of a launch of {server} in {fleet}; see: python -m ops launch list {fleet}")
-    return told(launch, await documents.get(Membership, membership_key(fleet)))
+    listed = await documents.get(Membership, membership_key(fleet))
+    return told(await _as_of_now(cloud.objects, launch), listed, clock.now())
 
 
-async def launches(cloud: Cloud, fleet: str, *, all_of_them: bool) -> list[Told]:
+async def launches(cloud: Cloud, clock: Clock, fleet: str, *, all_of_them: bool) -> list[Told]:
     """Return the launches of the servers that are in the group, or all on record, the latest first.
 
     Raises:
@@ -109,7 +121,7 @@ async def launches(cloud: Cloud, fleet: str, *, all_of_them: bool) -> list[Told]
     else:
         keys = [launch_key(fleet, member.server) for member in (await cloud.groups.describe(fleet)).members]
     listed = await documents.get(Membership, membership_key(fleet))
-    found = [told(each, listed) for each in await _read(documents, keys)]
+    found = [told(each, listed, clock.now()) for each in await _read(cloud.objects, keys)]
     return sorted(found, key=lambda each: each.ordered, reverse=True)
 
 
@@ -126,11 +138,12 @@ async def pace(cloud: Cloud, fleet: str) -> list[StepPace]:
     return [*_paces("launch", from_images), *_paces("bake", bakes)]
 
 
-def told(launch: Launch, listed: Membership | None) -> Told:
+def told(launch: Launch, listed: Membership | None, now: datetime) -> Told:
     """Return where a launch's time went, from its record and the membership. Pure."""
     members = {each.server: each.since for each in listed.members} if listed else {}
     zero = launch.ordered or launch.claimed
-    lines = _lines(launch, zero, members.get(launch.server))
+    lines = _lines(launch, zero, members.get(launch.server), now)
+    last = max((line.at_s + line.seconds for line in lines if line.at_s is not None), default=0.0)
     return Told(
         fleet=launch.fleet,
         server=launch.server,
@@ -141,12 +154,12 @@ def told(launch: Launch, listed: Membership | None) -> Told:
         result=launch.result,
         reason=launch.reason,
         trace=launch.trace.split("-")[1] if launch.trace else "",
-        seconds=max((line.at_s + line.seconds for line in lines if line.at_s is not None), default=0.0),
+        seconds=(now - zero).total_seconds() if launch.result == "running" else last,
         lines=lines,
     )
 
 
-def _lines(launch: Launch, zero: datetime, member_since: datetime | None) -> list[Line]:
+def _lines(launch: Launch, zero: datetime, member_since: datetime | None, now: datetime) -> list[Line]:
     """Return phases and steps in the order of their beginnings; what did not run stays where the plan has it."""
     around = [
         Line(each.name, "phase", (each.began - zero).total_seconds(), each.seconds)
@@ -157,16 +170,18 @@ def _lines(launch: Launch, zero: datetime, member_since: datetime | None) -> lis
         at = attempt.began
         for step in attempt.steps:
             at = step.began or at
-            steps.append((at, _step(step, zero)))
+            steps.append((at, _step(step, zero, now)))
     ordered = [(zero + timedelta(seconds=line.at_s or 0.0), 0, line) for line in around]
     ordered += [(at, 1, line) for at, line in steps]
     return [line for _, _, line in sorted(ordered, key=lambda each: each[:2])]
 
 
-def _step(step: StepResult, zero: datetime) -> Line:
+def _step(step: StepResult, zero: datetime, now: datetime) -> Line:
     if step.began is None:
         return Line(step.step, "step", None, 0.0, result=step.result)
     at_s = (step.began - zero).total_seconds()
+    if step.result == "running":
+        return Line(step.step, "step", at_s, max(0.0, (now - step.began).total_seconds()), result=step.result)
     worked = (round(step.cpu_seconds, 3), round(waiting_s(step), 3), step.bytes, step.requests)
     return Line(step.step, "step", at_s, step.seconds, *worked, result=step.result)
 
@@ -194,11 +209,26 @@ def _median(seconds: Iterable[float]) -> float | None:
     return values[len(values) // 2] if values else None
 
 
-async def _read(documents: Documents, keys: Sequence[str]) -> list[Launch]:
-    gate = asyncio.Semaphore(READERS)
+async def _read(objects: ObjectsPort, keys: Sequence[str]) -> list[Launch]:
+    documents, gate = Documents(objects), asyncio.Semaphore(READERS)
 
     async def read(key: str) -> Launch | None:
         async with gate:
-            return await documents.get(Launch, key)
+            launch = await documents.get(Launch, key)
+            return launch and await _as_of_now(objects, launch)
 
     return [each for each in await asyncio.gather(*map(read, keys)) if each is not None]
+
+
+async def _as_of_now(objects: ObjectsPort, launch: Launch) -> Launch:
+    """Return the launch with the agent's latest word on an attempt under way, which the record lacks until its end."""
+    if not launch.attempts or launch.attempts[-1].result != "running":
+        return launch
+    last = launch.attempts[-1]
+    stored = await objects.get(report_key(launch.fleet, last.attempt))
+    report = read_report(stored.body, last.attempt) if stored else None
+    if report is None:
+        return launch
+    return launch.model_copy(
+        update={"attempts": (*launch.attempts[:-1], last.model_copy(update={"steps": report.steps}))}
+    )

@@ -30,9 +30,10 @@ def list_launches(
     Example: python -m ops launch list web --all -o json
     """
     from ops.launches import launches
+    from shared.clock import SystemClock
 
     async def look(cloud: Cloud) -> None:
-        found = await launches(cloud, fleet, all_of_them=everything)
+        found = await launches(cloud, SystemClock(), fleet, all_of_them=everything)
         as_json = orjson.dumps([each.as_dict() for each in found])
         typer.echo(as_json if output == "json" else "\n".join(_table(fleet, found)))
 
@@ -46,9 +47,10 @@ def show_launch(fleet: FleetArgument, server: ServerArgument, output: Output = "
     Example: python -m ops launch show web i-0123456789abcdef0
     """
     from ops.launches import show
+    from shared.clock import SystemClock
 
     async def look(cloud: Cloud) -> None:
-        found = await show(cloud, fleet, server)
+        found = await show(cloud, SystemClock(), fleet, server)
         typer.echo(orjson.dumps(found.as_dict()) if output == "json" else "\n".join(_page(found)))
 
     with_cloud(look)
@@ -113,6 +115,8 @@ def _line(line: Line) -> str:
     times = f"{line.at_s:8.1f}{line.seconds:9.1f}"
     if line.kind == "phase":
         return f"{times}{'':36}  {line.what}"
+    if line.cpu_seconds is None:
+        return f"{times}{'':36}  step {line.what}: {line.result}"
     work = f"{line.cpu_seconds:8.1f}{line.waiting_seconds:9.1f}{(line.bytes or 0) / 1e6:9.1f}{line.requests:10}"
     return f"{times}{work}  step {line.what}: {line.result}"
 

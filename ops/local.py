@@ -35,7 +35,8 @@ The fleet {fleet} provisions three servers now; that takes a minute. Commands to
   aws sns publish --topic-arn {commands} \\
       --message '{{"type":"server.kill.requested","fleet":"{fleet}","server":"i-..."}}'
 
-  # releases; dead letters
+  # where the time of launches went; releases; dead letters
+  python -m ops launch list {fleet}
   python -m ops release list --fleet {fleet}
   python -m ops queues list
 

@@ -470,6 +470,11 @@ def paces_key(fleet: str, kind: str) -> str:
     return f"fleets/{fleet}/paces/{kind}.json"
 
 
+def report_key(fleet: str, attempt: str) -> str:
+    """Where the agent's report of one attempt is."""
+    return run_prefix(fleet, attempt) + "report.json"
+
+
 def failures_key(fleet: str) -> str:
     """Where the launches are that were given up since one last came through."""
     return f"fleets/{fleet}/failures.json"

@@ -24,7 +24,7 @@ from shared.fleet import Fleet
 from shared.outlines import Outline
 from shared.plan import Content, Plan
 from shared.planning import inputs_of, make_plan, plan_digest
-from shared.records import Attempt, Report, StepResult, run_prefix
+from shared.records import Attempt, Report, StepResult, report_key, run_prefix
 from shared.releases import UnknownRelease, content, outline
 
 log = structlog.get_logger()
@@ -217,7 +217,7 @@ class Runs:
             server.server,
             server.address,
             attempt=name,
-            report_url=await self._objects.presign_put(_report_key(fleet.fleet, name), URL_LIFE_S),
+            report_url=await self._objects.presign_put(report_key(fleet.fleet, name), URL_LIFE_S),
             content_urls={
                 each: await content(self._objects, release, URL_LIFE_S) for each, release in published.items()
             },
@@ -247,7 +247,7 @@ class Runs:
         return body
 
     async def _report(self, fleet: str, attempt: str) -> Report | None:
-        stored = await self._objects.get(_report_key(fleet, attempt))
+        stored = await self._objects.get(report_key(fleet, attempt))
         return read_report(stored.body, attempt) if stored else None
 
 
@@ -323,10 +323,6 @@ def _ended(status: CommandStatus, report: Report | None) -> Progress:
 
 def _plan_key(fleet: str, attempt: str) -> str:
     return run_prefix(fleet, attempt) + "plan.json"
-
-
-def _report_key(fleet: str, attempt: str) -> str:
-    return run_prefix(fleet, attempt) + "report.json"
 
 
 def _digest(body: bytes) -> str:

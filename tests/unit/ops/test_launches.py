@@ -16,10 +16,12 @@ from shared.records import (
     Member,
     Membership,
     Paces,
+    Report,
     StepResult,
     launch_key,
     membership_key,
     paces_key,
+    report_key,
 )
 from tests.unit.fleetworld import FIRST, STOCK, FleetWorld
 
@@ -66,7 +68,7 @@ def lines(found: Told) -> list[tuple[str, float | None, float]]:
 
 
 def test_a_launch_is_told_without_a_gap_from_the_order_to_traffic() -> None:
-    found = told(LAUNCH, LISTED)
+    found = told(LAUNCH, LISTED, at(30))
     assert lines(found) == [
         ("hook", 0, 1),
         ("boot", 1, 2),
@@ -82,7 +84,7 @@ def test_a_launch_is_told_without_a_gap_from_the_order_to_traffic() -> None:
 
 
 def test_a_step_is_told_with_its_work_and_what_it_waited_for() -> None:
-    code, compiled = told(LAUNCH, None).steps
+    code, compiled = told(LAUNCH, None, at(30)).steps
     assert (code.cpu_seconds, code.waiting_seconds, code.bytes, code.requests) == (2, 4, 150_000_000, 6)
     assert (compiled.cpu_seconds, compiled.waiting_seconds) == (12, 0)
 
@@ -93,12 +95,12 @@ def test_each_attempt_of_a_launch_has_its_phases_and_steps() -> None:
     )
     early = StepResult(step="code", result="failed", began=at(2), seconds=0.25, reason="no disk")
     both = LAUNCH.model_copy(update={"attempts": (failed.model_copy(update={"steps": (early,)}), ATTEMPT)})
-    found = [line.what for line in told(both, None).lines]
+    found = [line.what for line in told(both, None, at(30)).lines]
     assert found[:6] == ["hook", "boot", "delivery", "code", "report", "delivery"]
 
 
 def test_a_record_from_before_the_order_was_kept_begins_with_its_claim() -> None:
-    found = told(LAUNCH.model_copy(update={"ordered": None}), None)
+    found = told(LAUNCH.model_copy(update={"ordered": None}), None, at(30))
     assert found.ordered == at(1)
     assert lines(found)[0] == ("boot", 0, 2)
 
@@ -108,7 +110,7 @@ def test_a_server_clock_that_is_behind_gives_no_negative_time() -> None:
         step.model_copy(update={"began": step.began and step.began - timedelta(seconds=60)}) for step in STEPS
     )
     behind = LAUNCH.model_copy(update={"attempts": (ATTEMPT.model_copy(update={"steps": early}),)})
-    assert min(line.seconds for line in told(behind, LISTED).lines) >= 0
+    assert min(line.seconds for line in told(behind, LISTED, at(30)).lines) >= 0
 
 
 def cloud(world: FleetWorld) -> Cloud:
@@ -136,22 +138,24 @@ async def world_with(*records: Launch) -> FleetWorld:
 async def test_the_list_has_the_servers_that_are_there_the_latest_first_or_all_on_record() -> None:
     gone = LAUNCH.model_copy(update={"server": "i-00000000000000009", "ordered": at(-100)})
     world = await world_with(gone, LAUNCH)
-    assert [each.server for each in await launches(cloud(world), "web", all_of_them=False)] == [FIRST]
-    found = await launches(cloud(world), "web", all_of_them=True)
+    assert [each.server for each in await launches(cloud(world), world.clock, "web", all_of_them=False)] == [FIRST]
+    found = await launches(cloud(world), world.clock, "web", all_of_them=True)
     assert [each.server for each in found] == [FIRST, gone.server]
     [_, first, _] = _table("web", found)
     assert first.split()[-3:] == ["compile", "10.0", "s"]
 
 
 async def test_one_launch_is_shown_on_a_page_with_trace_image_and_releases() -> None:
-    page = "\n".join(_page(await show(cloud(await world_with(LAUNCH)), "web", FIRST)))
+    world = await world_with(LAUNCH)
+    page = "\n".join(_page(await show(cloud(world), world.clock, "web", FIRST)))
     assert f"catch-up from {STOCK}, monolith 3; trace 0123456789abcdef0123456789abcdef" in page
     assert "step packages: skipped" in page
 
 
 async def test_a_launch_that_is_not_on_record_says_where_to_look() -> None:
+    world = await world_with()
     with pytest.raises(NotFound, match="python -m ops launch list web"):
-        await show(cloud(await world_with()), "web", FIRST)
+        await show(cloud(world), world.clock, "web", FIRST)
 
 
 async def test_the_pace_names_the_step_that_became_slow() -> None:
@@ -164,3 +168,17 @@ async def test_the_pace_names_the_step_that_became_slow() -> None:
     [found] = await pace(cloud(world), "web")
     assert (found.kind, found.step, found.latest_s, found.usual_s) == ("bake", "compile", 60, 10)
     assert "much slower" in "\n".join(_paces("web", [found]))
+
+
+async def test_a_launch_under_way_shows_the_step_that_the_agent_is_at_and_for_how_long() -> None:
+    attempt = ATTEMPT.model_copy(update={"result": "running", "ended": None, "steps": ()})
+    world = await world_with(LAUNCH.model_copy(update={"attempts": (attempt,), "result": "running", "ended": None}))
+    began = world.clock.now() - timedelta(seconds=7)
+    at_work = StepResult(step="compile", result="running", began=began)
+    report = Report(state="running", attempt=attempt.attempt, began=began, updated=began, steps=(at_work,))
+    world.objects.bodies[report_key("web", attempt.attempt)] = report.model_dump_json().encode()
+    found = await show(cloud(world), world.clock, "web", FIRST)
+    [step] = found.steps
+    assert (step.what, step.result, step.seconds) == ("compile", "running", 7)
+    assert found.seconds == (world.clock.now() - NOON).total_seconds()
+    assert any("step compile: running" in line for line in _page(found))
