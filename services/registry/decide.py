@@ -95,6 +95,11 @@ def refusal(fleet: str, wanted: str, image: Image | None) -> str | None:
     return None
 
 
+def may_lag(fleet: str, image: Image) -> bool:
+    """Whether EC2 may show the fleet's image as it was a moment ago: still pending, or not tagged as proven. Pure."""
+    return image.tags.get(FLEET_TAG) == fleet and (image.state == "pending" or PROVEN_TAG not in image.tags)
+
+
 def adopted(edited: Pointer, last: Pointer | None, image: Image, now: datetime) -> Pointer:
     """Return the pointer that an operator's edit by hand becomes. Pure."""
     named = edited.by if last is None or edited.by != last.by else "operator"

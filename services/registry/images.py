@@ -14,6 +14,7 @@ from services.registry.decide import (
     Refuse,
     adopted,
     in_force,
+    may_lag,
     newest,
     pin,
     promotion,
@@ -78,8 +79,10 @@ class Images:
         if image is None:
             return Retry(f"EC2 does not show {message.image}")
         why_not = refusal(message.fleet, message.image, image)
-        if why_not is not None or image.tags.get(BAKE_TAG) != message.bake:
-            return Reject(why_not or f"{message.image} is not tagged as made by bake {message.bake}")
+        if why_not is None and image.tags.get(BAKE_TAG) != message.bake:
+            why_not = f"{message.image} is not tagged as made by bake {message.bake}"
+        if why_not is not None:
+            return Retry(why_not) if may_lag(message.fleet, image) else Reject(why_not)
         return await self._moved(message.fleet, self._promotion_of(bake, message.image))
 
     async def roll_back(self, request: ImageRollbackRequested) -> Outcome:

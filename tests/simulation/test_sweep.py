@@ -17,6 +17,7 @@ SAMPLE = int(os.environ.get("SWEEP_SAMPLE", "6"))
 """Strikes a workflow and way; 0: all. Changes of AWS come before the queue's and before reads."""
 
 
+@pytest.mark.fault(1, 18, 23, 25, 26, 38)
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("name", WORKFLOWS)
 @pytest.mark.timeout(3600)

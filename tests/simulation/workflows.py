@@ -57,7 +57,7 @@ class SweptWorld(World):
 
     def __init__(self, strike: Strike | None) -> None:
         super().__init__(Options(seed=1, servers=2, families=(), faults=(), deeds=(), people=False))
-        self.fleet = _calm(self.fleet)
+        self.fleet = calm(self.fleet)
         self.ec2.pace = PACE
         self.steps: list[Step] = []
         self.watching = False
@@ -112,7 +112,7 @@ class SweptWorld(World):
             super().broken(what)
 
 
-def _calm(fleet: Fleet) -> Fleet:
+def calm(fleet: Fleet) -> Fleet:
     """Return the fleet without what would begin by itself: scaling, chaos; and with images that are old in minutes."""
     policies = fleet.policies
     return fleet.model_copy(
@@ -227,7 +227,7 @@ def play(name: str, strike: Strike | None = None, expected: Mapping[str, Any] | 
     workflow, world = WORKFLOWS[name], SweptWorld(strike)
     with seeded(world):
         try:
-            _prepare(world, workflow.bakes)
+            prepare(world, workflow.bakes)
             world.watching = True
             workflow.begin(world)
             begun = world.loop.time()
@@ -241,7 +241,7 @@ def play(name: str, strike: Strike | None = None, expected: Mapping[str, Any] | 
             world.close()
 
 
-def _prepare(world: World, bakes: int) -> None:
+def prepare(world: World, bakes: int) -> None:
     """Have a fleet at strength, with so many images, each of another release."""
     world.begin()
     world.run(READY_S)

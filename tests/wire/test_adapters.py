@@ -107,6 +107,7 @@ async def test_a_group_is_seen_as_it_was_described(cloud: Cloud, fleet: Fleet) -
         await cloud.groups.describe("nobodys")
 
 
+@pytest.mark.fault(20, 23)
 async def test_a_hook_is_completed_once_and_the_server_detached_once(cloud: Cloud, fleet: Fleet) -> None:
     server = await waiting(cloud)
     assert await cloud.groups.heartbeat("web", server, LAUNCH_HOOK)
@@ -155,6 +156,7 @@ async def builder(cloud: Cloud, stock: str) -> str:
     return server
 
 
+@pytest.mark.fault(25)
 async def test_the_same_token_launches_the_same_server(cloud: Cloud, stock: str, builder: str) -> None:
     assert await cloud.servers.launch("a-bake's-token" * 10, stock, "web", TAGS) == builder
     await cloud.servers.tag(builder, {"more": "of it"})
@@ -211,6 +213,7 @@ async def test_what_was_tampered_with_is_named_and_nothing_runs(
     assert ended.output == ""
 
 
+@pytest.mark.fault(40)
 async def test_what_is_no_url_never_reaches_the_server(cloud: Cloud, builder: str) -> None:
     with pytest.raises(Refused):
         await run_plan(cloud, builder, "attempt-3", PlanUrl="http://x/'; touch /tmp/x; '")
@@ -227,6 +230,7 @@ async def test_a_command_is_found_by_its_comment(cloud: Cloud, builder: str) -> 
     assert not await cloud.commands.online(NOBODY)
 
 
+@pytest.mark.fault(26)
 async def test_an_image_name_makes_one_image(cloud: Cloud, builder: str) -> None:
     made = await cloud.servers.create_image(builder, "web-1", TAGS)
     assert await cloud.servers.create_image(builder, "web-1", TAGS) == made
@@ -273,6 +277,7 @@ async def test_nobody_at_the_address_is_unavailable(settings: Settings, monkeypa
         assert await cloud.health.probe("http://127.0.0.1:1/", 1) is False
 
 
+@pytest.mark.fault(42)
 async def test_missing_credentials_are_denied(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

@@ -68,6 +68,7 @@ def test_names_are_those_that_the_code_uses() -> None:
     assert RESOURCES["RunPlan"]["Properties"]["Name"] == RUN_DOCUMENT
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_dead_letter_outlives_the_queue_it_came_from(service: Any) -> None:
     queue, dead = QUEUES[queue_name(service)], QUEUES[f"{queue_name(service)}-dead"]
@@ -83,6 +84,7 @@ def test_every_queue_is_encrypted_and_refuses_plain_http(queue: str) -> None:
     assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_queue_admits_exactly_those_that_send_to_it(service: Any) -> None:
     queue = queue_name(service)
@@ -189,6 +191,7 @@ def test_every_service_is_told_to_look_at_everything_now_and_then(service: Any) 
     assert re.fullmatch(r"(rate|cron)\(.+\)", rule["ScheduleExpression"])
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("service", SERVICES)
 def test_dead_letters_and_a_queue_that_waits_ring(service: Any) -> None:
     alarms = [
@@ -233,6 +236,7 @@ def test_the_commands_are_lines_of_text() -> None:
     compile(program.partition("\nPYTHON\n")[0], "fetch", "exec")
 
 
+@pytest.mark.fault(40)
 def test_parameters_stand_in_single_quotes_and_can_not_leave_them() -> None:
     script = "\n".join(COMMANDS)
     assert set(re.findall(r"\{\{ (\w+) \}\}", script)) == set(PARAMETERS)

@@ -41,6 +41,7 @@ async def test_an_alert_says_what_why_and_what_to_do(world: World) -> None:
     assert alert.time == world.clock.now()
 
 
+@pytest.mark.fault(43)
 async def test_the_same_trouble_is_told_once(world: World) -> None:
     assert await world.raise_it()
     assert not await world.raise_it()

@@ -133,6 +133,7 @@ async def test_what_is_done_is_deleted(running: Running) -> None:
     assert running.queue.dead == []
 
 
+@pytest.mark.fault(18)
 async def test_nothing_is_deleted_before_its_handler_has_answered(running: Running) -> None:
     running.handler.takes(5)
     running.queue.put(kill(1))
@@ -196,6 +197,7 @@ async def test_messages_about_different_servers_are_handled_in_parallel(running:
     assert running.handler.running == 4
 
 
+@pytest.mark.fault(17)
 async def test_what_waits_for_its_turn_stays_hidden_too(running: Running) -> None:
     running.handler.takes(40)
     running.queue.put(kill(1), kill(1))
@@ -204,6 +206,7 @@ async def test_what_waits_for_its_turn_stays_hidden_too(running: Running) -> Non
     assert running.empty
 
 
+@pytest.mark.fault(17)
 async def test_a_message_stays_hidden_while_its_handler_works(running: Running) -> None:
     running.handler.takes(10 * VISIBILITY_S)
     running.queue.put(kill(1))
@@ -248,6 +251,7 @@ async def test_a_handler_may_choose_when_its_message_comes_again(running: Runnin
     assert 7 <= running.handler.times[1] <= 7.5
 
 
+@pytest.mark.fault(14)
 async def test_a_message_that_keeps_failing_is_a_dead_letter_with_its_last_reason(running: Running) -> None:
     running.handler.says(Retry("the disk is full"))
     [number] = running.queue.put(kill(1), attributes={"traceparent": "00-1-2-01"})
@@ -263,6 +267,7 @@ async def test_a_message_that_keeps_failing_is_a_dead_letter_with_its_last_reaso
     assert number == "m1"
 
 
+@pytest.mark.fault(14)
 async def test_a_rejected_message_is_a_dead_letter_at_once(running: Running) -> None:
     running.handler.says(Reject("there is no fleet 'x'"))
     running.queue.put(kill(1))
@@ -271,6 +276,7 @@ async def test_a_rejected_message_is_a_dead_letter_at_once(running: Running) -> 
     assert running.empty
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("body", ["{", "[" * 50_000, '{"type": "x"}', '{"type": "tick", "more": 1}', " " * 300_000])
 async def test_poison_is_a_dead_letter_and_hurts_nobody_else(running: Running, body: str) -> None:
     running.queue.put(kill(1), body, kill(2))
@@ -415,6 +421,7 @@ async def test_one_broken_event_among_several_is_a_dead_letter_whole(running: Ru
     assert running.handler.asked == []
 
 
+@pytest.mark.fault(18)
 async def test_a_delete_that_fails_only_means_that_the_message_comes_again(running: Running) -> None:
     running.queue.fail("delete", Unavailable("down"))
     running.queue.put(kill(1))
@@ -423,6 +430,7 @@ async def test_a_delete_that_fails_only_means_that_the_message_comes_again(runni
     assert running.empty
 
 
+@pytest.mark.fault(17)
 async def test_a_message_that_shows_itself_during_its_work_waits_for_its_turn(running: Running) -> None:
     running.handler.takes(60)
     running.queue.fail("extend", Unavailable("down"), times=3)
@@ -433,6 +441,7 @@ async def test_a_message_that_shows_itself_during_its_work_waits_for_its_turn(ru
     assert running.empty
 
 
+@pytest.mark.fault(27, 42)
 @pytest.mark.parametrize("error", [Denied("expired"), Throttled("slow down"), Unavailable("down")])
 async def test_receiving_backs_off_while_it_fails(running: Running, error: Denied | Throttled | Unavailable) -> None:
     running.queue.fail("receive", error, times=20)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +87,7 @@ async def test_the_first_of_two_creators_wins(documents: Documents) -> None:
     assert await documents.get(Pause, KEY) == first
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("error", [Unavailable("no reply"), Conflict("the retry of a lost reply")])
 async def test_a_creation_whose_reply_was_lost_has_succeeded(
     documents: Documents, objects: FakeObjects, error: Unavailable | Conflict
@@ -127,6 +129,7 @@ async def test_what_is_left_alone_is_not_written(
     assert len(objects.called("put")) == 1
 
 
+@pytest.mark.fault(2)
 async def test_a_lost_race_is_decided_anew_on_what_the_winner_wrote(documents: Documents, objects: FakeObjects) -> None:
     await documents.create(KEY, NEVER)
     theirs = await written_by_another(objects, "bob")
@@ -152,6 +155,7 @@ async def test_a_document_that_vanishes_meanwhile_is_decided_anew(documents: Doc
     assert (written.document.by, written.document.generation) == ("ann", 1)
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("error", [Unavailable("no reply"), Conflict("the retry of a lost reply")])
 async def test_a_change_whose_reply_was_lost_is_applied_once(
     documents: Documents, objects: FakeObjects, error: Unavailable | Conflict
@@ -173,6 +177,7 @@ async def test_a_change_that_never_arrived_is_tried_again(documents: Documents, 
     assert (written.document.by, written.document.generation) == ("nobody ann", 2)
 
 
+@pytest.mark.fault(1)
 async def test_an_earlier_try_that_arrives_late_counts_as_ours(documents: Documents, objects: FakeObjects) -> None:
     await documents.create(KEY, NEVER)
     objects.fail("put", Unavailable("held up on the way"))
@@ -189,6 +194,7 @@ async def test_an_earlier_try_that_arrives_late_counts_as_ours(documents: Docume
     assert (written.document.by, written.document.generation) == ("nobody ann", 2)
 
 
+@pytest.mark.fault(2)
 async def test_tries_are_bounded(documents: Documents, objects: FakeObjects) -> None:
     objects.fail("put", Conflict("somebody was quicker"), times=TRIES)
     with pytest.raises(Conflict):
@@ -210,6 +216,7 @@ async def test_throttling_is_not_tried_again_at_once(documents: Documents, objec
     assert len(objects.called("put")) == 1
 
 
+@pytest.mark.fault(3)
 async def test_the_same_content_written_again_is_another_version(documents: Documents, objects: FakeObjects) -> None:
     """A to B and back to A: a writer who saw the first A must lose against the second."""
     await documents.change(Pause, KEY, lambda old: Pause(what="chaos", by="ann"))
@@ -219,6 +226,17 @@ async def test_the_same_content_written_again_is_another_version(documents: Docu
     assert etag_of(first) != etag_of(objects.bodies[KEY])
     with pytest.raises(Conflict):
         await objects.put(KEY, b"a writer who slept", match=etag_of(first))
+
+
+@pytest.mark.fault(3)
+@given(st.lists(st.sampled_from(["ann", "bob"]), min_size=1, max_size=8))
+async def test_no_two_writes_have_the_same_entity_tag(writers: list[str]) -> None:
+    objects = FakeObjects()
+    documents, seen = Documents(objects), set()
+    for writer in writers:
+        await documents.change(Pause, KEY, lambda old, by=writer: Pause(what="chaos", by=by))  # type: ignore[misc]
+        seen.add(etag_of(objects.bodies[KEY]))
+    assert len(seen) == len(writers)
 
 
 async def test_writers_in_one_process_wait_for_each_other(documents: Documents, objects: FakeObjects) -> None:
@@ -320,6 +338,7 @@ FAULTS = st.lists(
 )
 
 
+@pytest.mark.fault(1, 2)
 @given(DECISIONS, FAULTS)
 async def test_together_is_as_one_after_another(
     decisions: list[Callable[[Pause | None], Pause | None]], faults: list[tuple[Conflict | Unavailable, bool]]
@@ -348,6 +367,7 @@ def _content(document: Pause | None) -> object:
     return document.model_dump(exclude={"write_id"}) if document else None
 
 
+@pytest.mark.fault(2, 4)
 async def test_writers_in_many_processes_lose_nothing(objects: FakeObjects) -> None:
     async def write(writer: int) -> None:
         mine = Documents(objects, numbered(f"{writer}-"))
@@ -364,6 +384,7 @@ async def test_writers_in_many_processes_lose_nothing(objects: FakeObjects) -> N
     assert sorted(final.by.split()) == sorted(f"{writer}.{turn}" for writer in range(4) for turn in range(5))
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -390,6 +411,34 @@ async def test_a_corrupt_or_newer_document_is_reported_and_kept(
     with pytest.raises(CorruptDocument):
         await documents.create(KEY, NEVER)
     assert objects.bodies[KEY] == body
+
+
+almost = st.fixed_dictionaries(
+    {"what": st.sampled_from(["chaos", "automation", "naps", 7])},
+    optional={
+        "by": st.text(max_size=9) | st.none(),
+        "schema": st.integers(-1, 9),
+        "generation": st.integers(-2, 2) | st.text(max_size=2),
+        "write_id": st.text(max_size=4),
+        "added": st.booleans(),
+    },
+).map(orjson.dumps)
+
+
+@pytest.mark.fault(9)
+@given(almost | st.binary(max_size=60))
+async def test_whatever_is_found_is_read_or_is_reported_and_stays_as_it_was(body: bytes) -> None:
+    objects = FakeObjects()
+    documents, objects.bodies[KEY] = Documents(objects), body
+    try:
+        found = await documents.get(Pause, KEY)
+    except CorruptDocument:
+        with pytest.raises(CorruptDocument):
+            await documents.change(Pause, KEY, by("ann"))
+        assert objects.bodies[KEY] == body
+    else:
+        assert found
+        assert found.what in ("chaos", "automation")
 
 
 async def test_a_document_that_is_of_another_kind_is_corrupt(documents: Documents) -> None:

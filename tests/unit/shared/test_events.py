@@ -113,10 +113,40 @@ def test_what_is_none_of_the_shapes_is_refused_with_a_reason(body: str, reason: 
     assert reason in reason_for(body)
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize("server", ["", "i-xyz", f"{SERVER}\n", f" {SERVER}", "i-0598C7D356EBA48D7", 7, None, [SERVER]])
 def test_an_id_that_cannot_be_is_refused(server: object) -> None:
     detail = {"instance-id": server, "state": "running"}
     assert "instance-id" in reason_for(json.dumps(event("aws.ec2", "EC2 Instance State-change Notification", detail)))
+
+
+NAMED: dict[str, dict[str, str]] = {
+    "server.kill.requested": {"server": SERVER},
+    "server.disable.requested": {"server": SERVER},
+    "image.pin.requested": {"image": "ami-12345678"},
+    "image.rollback.requested": {"to": "ami-12345678"},
+    "release.set.requested": {"component": "monolith", "version": "2"},
+    "release.undo.requested": {"component": "monolith"},
+    "image.bake.requested": {},
+}
+"""Requests, and their fields that become part of names, keys or calls, the fleet aside."""
+
+NAMING = st.sampled_from([(kind, field) for kind, fields in NAMED.items() for field in ("fleet", *fields)])
+SHELL = st.sampled_from([*" '\"`$\\;|&<>(){}*?!#~/\n\r\t\x00", "$(id)", "../", "é"])
+
+
+@pytest.mark.fault(40)
+@given(
+    st.sampled_from([(kind, field) for kind, fields in NAMED.items() for field in ("fleet", *fields)]), SHELL, st.data()
+)
+def test_no_field_that_names_something_admits_a_character_that_means_something_to_a_shell(
+    named: tuple[str, str], harmful: str, data: st.DataObject
+) -> None:
+    kind, field = named
+    body = {"type": kind, "fleet": "web", **NAMED[kind]}
+    assert parse(json.dumps(body))
+    at = data.draw(st.integers(0, len(body[field])))
+    assert reason_for(json.dumps(body | {field: body[field][:at] + harmful + body[field][at:]}))
 
 
 @pytest.mark.parametrize("shape", ["launch, direct", "alarm by SNS", "invocation by SNS"])
@@ -194,12 +224,14 @@ def parses_or_refuses(body: str) -> None:
     assert 0 < len(reason) < 1000
 
 
+@pytest.mark.fault(14)
 @given(mutated())
 def test_mutations_are_understood_or_refused(payload: dict[str, Any]) -> None:
     parses_or_refuses(json.dumps(payload))
     parses_or_refuses(wrapped(json.dumps(payload)))
 
 
+@pytest.mark.fault(14)
 @given(st.sampled_from(WHOLE), st.data())
 def test_bodies_cut_or_overwritten_anywhere_are_understood_or_refused(
     payload: dict[str, Any], data: st.DataObject
@@ -210,6 +242,7 @@ def test_bodies_cut_or_overwritten_anywhere_are_understood_or_refused(
     parses_or_refuses(body[:start] + data.draw(st.text(max_size=5)) + body[end:])
 
 
+@pytest.mark.fault(14)
 @given(st.text() | st.text(alphabet='{}[]",:\\u0dtype1e+-. '))
 def test_any_text_is_understood_or_refused(body: str) -> None:
     parses_or_refuses(body)

@@ -44,6 +44,7 @@ async def test_an_event_of_a_foreign_group_is_nothing_to_us() -> None:
     assert isinstance(await Guarded(UnknownFleet("my-asg")).handle(LAUNCHING), Done)
 
 
+@pytest.mark.fault(9)
 async def test_a_corrupt_document_calls_a_person_once_and_the_message_waits() -> None:
     service = Guarded(CorruptDocument("fleets/web/image.json", "image: Field required"))
     for _ in range(3):

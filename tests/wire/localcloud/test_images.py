@@ -70,6 +70,7 @@ def test_the_event_says_when_an_image_is_available_and_when_it_is_gone(local_clo
     assert sorted(told) == [(image, "available"), (image, "deregistered")]
 
 
+@pytest.mark.fault(26)
 def test_a_name_is_taken_only_once(local_cloud: RunningCloud) -> None:
     instance, name = helpers.launch(local_cloud), helpers.unique("image")
     helpers.image_of(local_cloud, instance, Name=name)

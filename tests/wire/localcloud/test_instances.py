@@ -40,6 +40,7 @@ def test_instances_are_found_by_tag(local_cloud: RunningCloud) -> None:
     assert [each["InstanceId"] for each in found["Reservations"][0]["Instances"]] == [instance]
 
 
+@pytest.mark.fault(25)
 def test_the_same_client_token_gives_the_same_instance(local_cloud: RunningCloud) -> None:
     token = helpers.unique("token")
 
@@ -48,6 +49,7 @@ def test_the_same_client_token_gives_the_same_instance(local_cloud: RunningCloud
     assert helpers.launch(local_cloud, ClientToken=token) == first
 
 
+@pytest.mark.fault(25)
 def test_a_client_token_with_other_parameters_is_refused(local_cloud: RunningCloud) -> None:
     token = helpers.unique("token")
     helpers.launch(local_cloud, ClientToken=token)

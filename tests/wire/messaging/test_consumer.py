@@ -63,6 +63,7 @@ class Handler:
         return Done("handled")
 
 
+@pytest.mark.fault(14)
 async def test_what_cannot_be_handled_is_kept_with_its_reason_and_stops_nobody(
     message_plane: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ async def test_a_message_that_fails_once_is_handled_the_next_time(
     assert Counter(seen) == Counter(dict.fromkeys(FINE[:12], 2))
 
 
+@pytest.mark.fault(17, 18)
 def test_what_a_dead_process_held_goes_to_the_next(message_plane: Endpoint, tmp_path: Path) -> None:
     settings, out = make_queue(message_plane), tmp_path / "out"
     send(message_plane, settings.queue_url, *map(kill, FINE[:5]))
@@ -148,6 +150,7 @@ def test_a_process_told_to_stop_hands_back_what_it_holds(message_plane: Endpoint
     assert [message["Body"] for message in take(message_plane, settings.queue_url)] == [kill(FINE[0])]
 
 
+@pytest.mark.fault(14)
 async def test_a_message_that_kills_each_process_is_put_aside_by_the_queue(message_plane: Endpoint) -> None:
     settings = make_queue(message_plane, receives=3)
     send(message_plane, settings.queue_url, kill(FINE[0]))

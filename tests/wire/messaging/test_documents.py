@@ -53,6 +53,7 @@ def history(plane: Endpoint, key: str) -> list[Any]:
     ]
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("lost", [["PUT"], ["PUT", "PUT"], ["PUT", "PUT", "PUT"]])
 async def test_a_write_whose_reply_is_lost_counts_once(
     message_plane: Endpoint, proxy: Proxy, documents: Documents, key: str, lost: list[str]
@@ -67,6 +68,7 @@ async def test_a_write_whose_reply_is_lost_counts_once(
     assert [version["value"] for version in history(message_plane, key)] == [1, 2]
 
 
+@pytest.mark.fault(1)
 async def test_a_first_write_whose_reply_is_lost_is_known_for_ours(
     message_plane: Endpoint, proxy: Proxy, documents: Documents, key: str
 ) -> None:
@@ -78,6 +80,7 @@ async def test_a_first_write_whose_reply_is_lost_is_known_for_ours(
     assert [version["write_id"] for version in history(message_plane, key)] == [created.write_id]
 
 
+@pytest.mark.fault(2)
 async def test_a_race_that_was_lost_is_decided_anew_on_what_won(
     message_plane: Endpoint, documents: Documents, key: str
 ) -> None:
@@ -113,6 +116,7 @@ async def test_a_read_whose_reply_is_lost_is_asked_again_and_a_server_that_never
     proxy.lose.clear()
 
 
+@pytest.mark.fault(9)
 async def test_what_cannot_be_read_is_never_written_over(
     message_plane: Endpoint, documents: Documents, key: str
 ) -> None:
@@ -125,6 +129,7 @@ async def test_what_cannot_be_read_is_never_written_over(
         assert message_plane.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read() == body
 
 
+@pytest.mark.fault(2, 4)
 def test_writers_in_processes_of_their_own_lose_nothing_to_each_other(
     message_plane: Endpoint, tmp_path: Path, key: str
 ) -> None:

@@ -42,6 +42,7 @@ def check_tally(plane: Endpoint, fleet: str, wanted: set[str]) -> None:
     assert tally["generation"] == len(wanted)
 
 
+@pytest.mark.fault(18)
 @pytest.mark.timeout(180)
 def test_a_thousand_messages_survive_a_consumer_that_keeps_dying(message_plane: Endpoint, tmp_path: Path) -> None:
     settings, out = make_queue(message_plane), tmp_path / "out"

@@ -57,6 +57,7 @@ async def handled(plane: Endpoint, settings: Settings) -> int:
     return times
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize("lost", [1, 3])
 async def test_a_message_whose_deletion_is_not_confirmed_is_handled_once(
     message_plane: Endpoint, proxy: Proxy, settings: Settings, lost: int
@@ -75,6 +76,7 @@ async def test_a_connection_that_is_reset_before_the_call_costs_nothing(
     assert proxy.reset == []
 
 
+@pytest.mark.fault(10)
 async def test_a_look_later_whose_reply_is_lost_comes_twice_at_most_and_never_not_at_all(
     message_plane: Endpoint, proxy: Proxy, settings: Settings
 ) -> None:

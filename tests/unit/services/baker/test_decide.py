@@ -53,7 +53,8 @@ def test_a_bake_begins_with_the_stock_image_and_a_builder_from_it() -> None:
     assert (action.role, action.image) == ("builder", STOCK)
 
 
-def test_fault_24_a_builder_that_ec2_does_not_show_is_waited_for_and_a_dead_one_fails_the_bake() -> None:
+@pytest.mark.fault(24)
+def test_a_builder_that_ec2_does_not_show_is_waited_for_and_a_dead_one_fails_the_bake() -> None:
     assert isinstance(decide(sight(stock=STOCK, builder=None)), Wait)
     assert isinstance(decide(sight(stock=STOCK, builder=replace(BUILDER, state="pending"))), Wait)
     assert isinstance(decide(sight(stock=STOCK, builder=replace(BUILDER, state="terminated"))), Fail)
@@ -107,7 +108,8 @@ def test_a_result_is_settled_before_the_bake_ends_and_nothing_follows_the_end() 
     assert isinstance(decide(sight(stage="ready", ended=START)), Nothing)
 
 
-def test_fault_38_a_bake_gives_up_before_the_janitor_takes_its_builder() -> None:
+@pytest.mark.fault(38)
+def test_a_bake_gives_up_before_the_janitor_takes_its_builder() -> None:
     hours = FLEET_WEB.policies.retention.builder_hours
     assert isinstance(decide(sight(now=START + timedelta(hours=hours))), Fail)
     assert isinstance(decide(sight(now=START + timedelta(hours=hours * 0.8))), ChooseStock)
@@ -118,5 +120,6 @@ def test_the_id_of_a_bake_is_the_second_in_which_it_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("hours", "counted"), [(0, 1), (23.9, 1), (24.1, 0)])
-def test_fault_39_the_budget_counts_bakes_of_the_last_24_hours(hours: float, counted: int) -> None:
+@pytest.mark.fault(39)
+def test_the_budget_counts_bakes_of_the_last_24_hours(hours: float, counted: int) -> None:
     assert recent([bake_id("a-b", START - timedelta(hours=hours))], START) == counted

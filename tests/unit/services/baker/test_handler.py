@@ -203,9 +203,8 @@ async def test_a_later_bake_that_succeeds_clears_the_alert(world: FleetWorld, ag
     assert [cleared.cause for cleared in world.publisher.of(AlertCleared)] == ["bake"]
 
 
-async def test_fault_39_a_second_request_while_a_bake_runs_is_told_so_and_starts_nothing(
-    world: FleetWorld, agent: Path
-) -> None:
+@pytest.mark.fault(39)
+async def test_a_second_request_while_a_bake_runs_is_told_so_and_starts_nothing(world: FleetWorld, agent: Path) -> None:
     await make(world, agent).handle(REQUEST)
     world.clock.step(60)
     outcome = await make(world, agent).handle(REQUEST.model_copy(update={"time": world.now}))
@@ -214,7 +213,8 @@ async def test_fault_39_a_second_request_while_a_bake_runs_is_told_so_and_starts
     assert len(of_role(world, "builder")) == 1
 
 
-async def test_fault_39_a_fleet_has_no_more_bakes_a_day_than_its_budget(world: FleetWorld, agent: Path) -> None:
+@pytest.mark.fault(39)
+async def test_a_fleet_has_no_more_bakes_a_day_than_its_budget(world: FleetWorld, agent: Path) -> None:
     for _ in range(DAILY_BUDGET + 2):
         world.clock.step(minutes=10)
         await play(world, agent, message=REQUEST.model_copy(update={"time": world.now}))
@@ -233,7 +233,8 @@ async def test_a_persons_request_goes_on_as_a_copy_that_carries_the_time(world: 
     assert world.servers.known == {}
 
 
-async def test_fault_10_the_request_again_after_the_end_bakes_nothing(world: FleetWorld, agent: Path) -> None:
+@pytest.mark.fault(10)
+async def test_the_request_again_after_the_end_bakes_nothing(world: FleetWorld, agent: Path) -> None:
     await play(world, agent)
     before, published = dict(world.objects.bodies), len(world.publisher.published)
     assert isinstance(await make(world, agent).handle(REQUEST), Done)
@@ -241,7 +242,8 @@ async def test_fault_10_the_request_again_after_the_end_bakes_nothing(world: Fle
     assert len(world.publisher.published) == published
 
 
-async def test_fault_12_a_request_that_is_days_late_bakes_nothing_and_one_from_the_future_is_refused(
+@pytest.mark.fault(12)
+async def test_a_request_that_is_days_late_bakes_nothing_and_one_from_the_future_is_refused(
     world: FleetWorld, agent: Path
 ) -> None:
     late, early = START - timedelta(days=2), START + timedelta(days=2)
@@ -283,9 +285,8 @@ async def test_events_take_the_bake_further_at_once_and_keep_looking_until_the_n
     assert len(of_role(world, "prover")) == 1
 
 
-async def test_fault_15_an_event_about_a_server_or_image_of_no_bake_does_nothing(
-    world: FleetWorld, agent: Path
-) -> None:
+@pytest.mark.fault(15)
+async def test_an_event_about_a_server_or_image_of_no_bake_does_nothing(world: FleetWorld, agent: Path) -> None:
     world.server()
     assert isinstance(await make(world, agent).handle(CommandChanged("c", "i-00000000000000001", "Success")), Done)
     assert isinstance(await make(world, agent).handle(ImageStateChanged("ami-0000000f", "available", "")), Done)
@@ -293,7 +294,8 @@ async def test_fault_15_an_event_about_a_server_or_image_of_no_bake_does_nothing
 
 
 @pytest.mark.parametrize("method", ["launch", "create_image"])
-async def test_faults_25_and_26_a_lost_reply_means_neither_a_second_builder_nor_a_second_image(
+@pytest.mark.fault(25, 26)
+async def test_a_lost_reply_means_neither_a_second_builder_nor_a_second_image(
     world: FleetWorld, agent: Path, method: str
 ) -> None:
     world.servers.fail(method, Unavailable("no reply"), applied=True)
@@ -304,9 +306,8 @@ async def test_faults_25_and_26_a_lost_reply_means_neither_a_second_builder_nor_
     assert (await bake(world)).stage == "ready"
 
 
-async def test_fault_28_what_aws_refuses_fails_the_bake_once_and_is_not_tried_again(
-    world: FleetWorld, agent: Path
-) -> None:
+@pytest.mark.fault(28)
+async def test_what_aws_refuses_fails_the_bake_once_and_is_not_tried_again(world: FleetWorld, agent: Path) -> None:
     world.servers.fail("launch", Refused("quota"))
     await play(world, agent)
     record = await bake(world)
@@ -316,7 +317,8 @@ async def test_fault_28_what_aws_refuses_fails_the_bake_once_and_is_not_tried_ag
     assert len(world.publisher.of(AlertRaised)) == 1
 
 
-async def test_fault_38_a_builder_that_was_never_written_down_is_terminated_when_the_bake_fails(
+@pytest.mark.fault(38)
+async def test_a_builder_that_was_never_written_down_is_terminated_when_the_bake_fails(
     world: FleetWorld, agent: Path
 ) -> None:
     world.servers.fail("launch", Unavailable("no reply"), applied=True)
@@ -365,7 +367,8 @@ def outline(record: Bake) -> object:
 
 @pytest.mark.parametrize("applied", [False, True])
 @pytest.mark.parametrize("answer", [all_goes_well, builder_fails])
-async def test_fault_18_killed_at_any_call_the_bake_ends_as_if_nothing_had_happened(
+@pytest.mark.fault(18)
+async def test_killed_at_any_call_the_bake_ends_as_if_nothing_had_happened(
     agent: Path, answer: Answer, applied: bool
 ) -> None:
     clean, calls = await after_kill(agent, answer, 0, applied=applied)

@@ -64,7 +64,8 @@ UNSAFE = {
 
 @pytest.mark.parametrize("asked", [False, True], ids=["scheduled", "asked"])
 @pytest.mark.parametrize("why", UNSAFE)
-def test_faults_35_and_36_nobody_is_killed_when_a_check_says_no_even_on_request(why: str, asked: bool) -> None:
+@pytest.mark.fault(35, 36)
+def test_nobody_is_killed_when_a_check_says_no_even_on_request(why: str, asked: bool) -> None:
     assert isinstance(consider(UNSAFE[why], asked=asked), Leave)
 
 
@@ -76,7 +77,8 @@ def test_a_pause_that_is_over_is_none() -> None:
     assert isinstance(consider(view(pause=Pause(what="chaos", by="ann", until=START))), Kill)
 
 
-def test_fault_30_an_empty_fleet_has_no_victim() -> None:
+@pytest.mark.fault(30)
+def test_an_empty_fleet_has_no_victim() -> None:
     assert isinstance(consider(view(group())), Leave)
 
 
@@ -131,6 +133,20 @@ def test_the_victim_is_in_service_and_follows_from_the_draw_alone(pick: float, s
     assert isinstance(chosen, Kill)
     assert forwards.member(chosen.server) is not None
     assert consider(view(backwards), pick=pick) == chosen
+
+
+@pytest.mark.fault(30)
+@given(
+    states=st.lists(st.sampled_from(["Pending", "Pending:Wait", "Terminating:Wait", "Standby"]), max_size=5),
+    desired=st.integers(0, 5),
+    pick=st.floats(0, 1, exclude_max=True),
+    asked=st.booleans(),
+)
+def test_where_nobody_is_in_service_there_is_no_victim(
+    states: list[str], desired: int, pick: float, asked: bool
+) -> None:
+    seen = group(*(member(number, state) for number, state in enumerate(states)), desired=desired)
+    assert isinstance(consider(view(seen), pick=pick, asked=asked), Leave)
 
 
 def test_every_server_can_be_drawn() -> None:

@@ -83,7 +83,8 @@ async def test_an_operator_gets_a_kill_out_of_hours_and_without_the_coin_but_not
     assert len(web.asked()) == 1
 
 
-async def test_fault_36_a_check_that_fails_means_no_kill() -> None:
+@pytest.mark.fault(36)
+async def test_a_check_that_fails_means_no_kill() -> None:
     for fail in ("describe", "states", "get", "denied"):
         web = Web({"alarms": ["slow"]})
         web.world.alarms.known["slow"] = "OK"
@@ -102,14 +103,16 @@ async def test_fault_36_a_check_that_fails_means_no_kill() -> None:
         assert "no kill" in outcome.why
 
 
-async def test_fault_42_a_denied_check_is_alerted() -> None:
+@pytest.mark.fault(42)
+async def test_a_denied_check_is_alerted() -> None:
     web = Web()
     web.world.groups.fail("describe", Denied("expired"))
     await web.chaos().handle(Tick())
     assert web.raised() == ["chaos-denied"]
 
 
-async def test_fault_9_a_document_that_cannot_be_read_means_no_kill_there_and_other_fleets_are_considered() -> None:
+@pytest.mark.fault(9)
+async def test_a_document_that_cannot_be_read_means_no_kill_there_and_other_fleets_are_considered() -> None:
     for key in (pause_key(WEB), status_key(WEB)):
         web = Web()
         web.world.objects.bodies[key] = b"{}"

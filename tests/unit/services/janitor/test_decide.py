@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,18 +97,21 @@ def test_a_quarantine_tag_that_is_no_time_begins_anew() -> None:
     assert actions(view([*OTHERS, odd], instances=KEPT)) == (Quarantine(image_id(1)),)
 
 
-def test_fault_6_a_set_aside_image_that_is_referenced_again_is_released() -> None:
+@pytest.mark.fault(6)
+def test_a_set_aside_image_that_is_referenced_again_is_released() -> None:
     set_aside = image(1, tags={QUARANTINE_TAG: ago(9).isoformat()})
     (action,) = actions(view([*OTHERS, set_aside], instances=[*KEPT, instance(1, image=1)]))
     assert isinstance(action, Release)
     assert action.image == image_id(1)
 
 
-def test_fault_7_an_image_stays_while_the_pointer_names_it() -> None:
+@pytest.mark.fault(7)
+def test_an_image_stays_while_the_pointer_names_it() -> None:
     assert due(view([*OTHERS, image(1)], instances=KEPT, points_at=pointer(1, days=99))) == set()
 
 
-def test_fault_7_an_image_stays_while_it_was_the_pointers_within_the_retention() -> None:
+@pytest.mark.fault(7)
+def test_an_image_stays_while_it_was_the_pointers_within_the_retention() -> None:
     history = [pointer(1, 1, days=60), pointer(2, 2, days=13), pointer(3, 3, days=1)]
     images = [*OTHERS, image(1), image(2), image(3)]
     seen = view(images, instances=KEPT, points_at=pointer(3, 3, days=1), history=history)
@@ -118,13 +122,15 @@ def test_fault_7_an_image_stays_while_it_was_the_pointers_within_the_retention()
     assert due(later) == {image_id(1)}
 
 
-def test_fault_7_an_image_stays_while_an_instance_runs_it_or_a_launch_is_in_flight() -> None:
+@pytest.mark.fault(7)
+def test_an_image_stays_while_an_instance_runs_it_or_a_launch_is_in_flight() -> None:
     launching = group(member(7, "Pending:Wait"))
     seen = view([*OTHERS, image(1)], instances=[*KEPT, instance(7, "pending", image=1)], seen=launching)
     assert due(seen) == set()
 
 
-def test_fault_7_an_image_stays_while_the_launch_template_may_launch_it() -> None:
+@pytest.mark.fault(7)
+def test_an_image_stays_while_the_launch_template_may_launch_it() -> None:
     images = [*OTHERS, *(image(number) for number in (1, 2, 3, 4))]
     templates = [
         TemplateVersion(1, image_id(1), default=False),
@@ -161,7 +167,8 @@ def test_an_image_of_a_running_bake_stays_even_before_the_bake_says_so() -> None
     assert due(view([*OTHERS, tagged], instances=KEPT, bakes=[bake(1, 0, "failed")])) == {image_id(1)}
 
 
-def test_fault_41_invariant_7_an_image_without_our_tags_is_never_touched() -> None:
+@pytest.mark.fault(41)
+def test_invariant_7_an_image_without_our_tags_is_never_touched() -> None:
     for tags in ({MANAGED_TAG: "false"}, {FLEET_TAG: "other"}):
         assert due(view([*OTHERS, image(1, tags=tags)], instances=KEPT)) == set()
 
@@ -176,6 +183,7 @@ def test_the_one_image_of_a_first_bake_that_failed_can_go() -> None:
     assert due(view([image(1)], bakes=[bake(1, 1, "failed")])) == {image_id(1)}
 
 
+@pytest.mark.fault(29)
 def test_an_incomplete_view_stops_everything() -> None:
     leaked = instance(50, launched=ago(9), tags={ROLE_TAG: "builder"})
     gone = view([*OTHERS, image(1)], instances=[*KEPT, leaked], history=[pointer(1)])
@@ -186,13 +194,15 @@ def test_an_incomplete_view_stops_everything() -> None:
         assert isinstance(decide.clean(seen), Stop)
 
 
-def test_fault_35_a_pause_of_automation_leaves_images_and_builders_alone() -> None:
+@pytest.mark.fault(35)
+def test_a_pause_of_automation_leaves_images_and_builders_alone() -> None:
     leaked = instance(50, launched=ago(9), tags={ROLE_TAG: "builder"})
     pause = Pause(what="automation", by="ann")
     assert actions(view([*OTHERS, image(1)], instances=[*KEPT, leaked], pause=pause)) == ()
 
 
-def test_fault_38_a_builder_past_its_hours_without_a_running_bake_is_reaped() -> None:
+@pytest.mark.fault(38)
+def test_a_builder_past_its_hours_without_a_running_bake_is_reaped() -> None:
     running, failed = bake(1, 1, "proof"), bake(2, 1, "failed")
     builders = [
         instance(51, launched=ago(1), tags={ROLE_TAG: "builder", BAKE_TAG: failed.bake}),
@@ -212,6 +222,7 @@ def test_fault_38_a_builder_past_its_hours_without_a_running_bake_is_reaped() ->
 numbers = st.sets(st.integers(1, 8))
 
 
+@pytest.mark.fault(7)
 @given(
     there=st.sets(st.integers(1, 8), min_size=1),
     pointed=st.integers(1, 8),

@@ -78,7 +78,8 @@ async def test_another_tick_changes_nothing() -> None:
     assert len(web.world.publisher.of(ImageRetired)) == 1
 
 
-async def test_fault_6_what_came_to_be_referenced_since_it_was_decided_is_not_deregistered() -> None:
+@pytest.mark.fault(6)
+async def test_what_came_to_be_referenced_since_it_was_decided_is_not_deregistered() -> None:
     web = Web()
     await web.set_aside()
     pointed = Pointer(image=image_id(2), since=START, by="ann", generation=2)
@@ -94,7 +95,8 @@ async def test_fault_6_what_came_to_be_referenced_since_it_was_decided_is_not_de
     assert web.world.servers.stored[image_id(2)].tags[QUARANTINE_TAG] == ""
 
 
-async def test_fault_7_an_instance_or_template_that_names_it_keeps_the_image() -> None:
+@pytest.mark.fault(7)
+async def test_an_instance_or_template_that_names_it_keeps_the_image() -> None:
     for names_it in ("instance", "template"):
         web = Web()
         await web.set_aside()
@@ -115,7 +117,8 @@ async def test_invariant_11_without_an_audit_document_nothing_is_destroyed() -> 
     assert web.destroyed() == []
 
 
-async def test_fault_5_a_process_that_slept_over_its_view_destroys_nothing() -> None:
+@pytest.mark.fault(5)
+async def test_a_process_that_slept_over_its_view_destroys_nothing() -> None:
     web = Web()
     await web.set_aside()
     web.world.objects.meanwhile("put", lambda: web.world.clock.step(minutes=10))
@@ -123,7 +126,8 @@ async def test_fault_5_a_process_that_slept_over_its_view_destroys_nothing() -> 
     assert web.destroyed() == []
 
 
-async def test_fault_29_a_listing_that_failed_half_way_destroys_nothing() -> None:
+@pytest.mark.fault(29)
+async def test_a_listing_that_failed_half_way_destroys_nothing() -> None:
     for method in ("images", "tagged", "instances", "templates"):
         web = Web()
         await web.set_aside()
@@ -133,7 +137,8 @@ async def test_fault_29_a_listing_that_failed_half_way_destroys_nothing() -> Non
         assert web.destroyed() == []
 
 
-async def test_fault_9_a_document_that_cannot_be_read_destroys_nothing() -> None:
+@pytest.mark.fault(9)
+async def test_a_document_that_cannot_be_read_destroys_nothing() -> None:
     for key in (pointer_key(WEB), history_key(WEB, 1), bake_key(WEB, BAKE)):
         web = Web()
         await web.set_aside()
@@ -155,7 +160,8 @@ async def test_a_view_that_cannot_be_right_calls_a_person_once_until_it_is() -> 
     assert [each.cause for each in web.world.publisher.of(AlertCleared)] == ["janitor-stopped"]
 
 
-async def test_fault_38_a_leaked_builder_is_found_and_terminated_and_one_at_work_is_not() -> None:
+@pytest.mark.fault(38)
+async def test_a_leaked_builder_is_found_and_terminated_and_one_at_work_is_not() -> None:
     web = Web()
     bake = Bake(bake=BAKE, fleet=WEB, stage="provision", requested=START, by="schedule")
     web.put(bake_key(WEB, BAKE), bake)
@@ -170,7 +176,8 @@ async def test_fault_38_a_leaked_builder_is_found_and_terminated_and_one_at_work
     assert len(web.audited()) == 1
 
 
-async def test_fault_26_a_deregistration_whose_reply_was_lost_ends_well() -> None:
+@pytest.mark.fault(26)
+async def test_a_deregistration_whose_reply_was_lost_ends_well() -> None:
     web = Web()
     await web.set_aside()
     web.world.servers.fail("deregister", Unavailable("no reply"), applied=True)

@@ -62,7 +62,8 @@ def test_a_server_that_the_group_does_not_show_is_probed_and_one_past_its_hook_l
 
 
 @pytest.mark.parametrize("instance", [None, replace(RUNNING, address="")])
-def test_fault_16_an_instance_that_ec2_does_not_show_in_full_is_waited_for(instance: Instance | None) -> None:
+@pytest.mark.fault(16)
+def test_an_instance_that_ec2_does_not_show_in_full_is_waited_for(instance: Instance | None) -> None:
     assert isinstance(decide(replace(SEEN, launch=None, instance=instance)), Wait)
     assert isinstance(decide(replace(SEEN, instance=instance)), Wait)
 
@@ -95,7 +96,8 @@ def test_a_plan_that_ran_is_always_finished_whatever_the_group_shows(state: str 
     assert isinstance(decide(replace(SEEN, member=member(state) if state else None, launch=tried(OK))), Finish)
 
 
-def test_fault_22_a_server_that_never_answers_is_given_up_at_the_deadline_and_not_before() -> None:
+@pytest.mark.fault(22)
+def test_a_server_that_never_answers_is_given_up_at_the_deadline_and_not_before() -> None:
     before = replace(SEEN, now=START + timedelta(seconds=3599))
     at = replace(SEEN, now=START + timedelta(seconds=3600))
     assert isinstance(decide(before), Run)
@@ -139,6 +141,7 @@ def test_a_server_in_service_is_never_given_up_however_late_it_is() -> None:
 
 
 @pytest.mark.parametrize("result", ["ready", "failed"])
-def test_faults_10_and_12_a_launch_that_ended_is_left_alone_for_ever(result: str) -> None:
+@pytest.mark.fault(10, 12)
+def test_a_launch_that_ended_is_left_alone_for_ever(result: str) -> None:
     ended = LAUNCH.model_copy(update={"result": result})
     assert isinstance(decide(replace(SEEN, launch=ended, now=START + timedelta(days=3))), Nothing)

@@ -176,7 +176,8 @@ async def test_after_the_last_attempt_the_launch_is_abandoned_and_one_alert_says
     assert "python -m ops release set --fleet web --component monolith --version 1" in alert.next
 
 
-async def test_fault_43_ten_launches_that_fail_alike_raise_one_alert_and_the_first_good_one_clears_it(
+@pytest.mark.fault(43)
+async def test_ten_launches_that_fail_alike_raise_one_alert_and_the_first_good_one_clears_it(
     world: FleetWorld, agent: Path
 ) -> None:
     for number in range(10, 13):
@@ -188,9 +189,8 @@ async def test_fault_43_ten_launches_that_fail_alike_raise_one_alert_and_the_fir
     assert [cleared.cause for cleared in world.publisher.of(AlertCleared)] == ["provision-compile"]
 
 
-async def test_fault_22_a_server_that_never_answers_is_abandoned_before_its_hook_ends(
-    world: FleetWorld, agent: Path
-) -> None:
+@pytest.mark.fault(22)
+async def test_a_server_that_never_answers_is_abandoned_before_its_hook_ends(world: FleetWorld, agent: Path) -> None:
     world.commands.offline.add(FIRST)
     await make(world, agent).handle(LAUNCHING)
     world.clock.step(hours=1)
@@ -222,9 +222,8 @@ async def test_a_command_that_ends_is_acted_on_at_once(world: FleetWorld, agent:
     assert len(world.publisher.of(ServerReady)) == 1
 
 
-async def test_fault_10_and_18_every_message_again_after_the_end_changes_nothing(
-    world: FleetWorld, agent: Path
-) -> None:
+@pytest.mark.fault(10, 18)
+async def test_every_message_again_after_the_end_changes_nothing(world: FleetWorld, agent: Path) -> None:
     await play(world, agent)
     before, published = dict(world.objects.bodies), len(world.publisher.published)
     for message in (
@@ -239,28 +238,32 @@ async def test_fault_10_and_18_every_message_again_after_the_end_changes_nothing
     assert len(world.commands.sent) == 1
 
 
-async def test_fault_11_the_commands_result_before_the_launch_event_is_harmless(world: FleetWorld, agent: Path) -> None:
+@pytest.mark.fault(11)
+async def test_the_commands_result_before_the_launch_event_is_harmless(world: FleetWorld, agent: Path) -> None:
     await make(world, agent).handle(CommandChanged("c", FIRST, "Success"))
     await play(world, agent)
     assert len(world.commands.sent) == 1
     assert state(world) == LifecycleState.IN_SERVICE
 
 
-async def test_fault_12_a_message_for_a_server_that_is_gone_does_nothing(world: FleetWorld, agent: Path) -> None:
+@pytest.mark.fault(12)
+async def test_a_message_for_a_server_that_is_gone_does_nothing(world: FleetWorld, agent: Path) -> None:
     world.groups.leave("web", FIRST)
     assert isinstance(await make(world, agent).handle(LAUNCHING), Done)
     assert launch_key("web", FIRST) not in world.objects.bodies
     assert world.commands.sent == []
 
 
-async def test_fault_13_a_lost_launch_event_is_made_good_by_the_sweep(world: FleetWorld, agent: Path) -> None:
+@pytest.mark.fault(13)
+async def test_a_lost_launch_event_is_made_good_by_the_sweep(world: FleetWorld, agent: Path) -> None:
     await make(world, agent).handle(Tick())
     plan_runs(world)
     await make(world, agent).handle(Tick(fleet="web"))
     assert state(world) == LifecycleState.IN_SERVICE
 
 
-async def test_fault_15_a_forged_launch_event_of_a_server_in_service_or_of_no_fleet_does_nothing(
+@pytest.mark.fault(15)
+async def test_a_forged_launch_event_of_a_server_in_service_or_of_no_fleet_does_nothing(
     world: FleetWorld, agent: Path
 ) -> None:
     world.groups.change("web", FIRST, state="InService")
@@ -273,7 +276,8 @@ async def test_fault_15_a_forged_launch_event_of_a_server_in_service_or_of_no_fl
     assert world.commands.sent == []
 
 
-async def test_fault_16_a_server_that_the_group_does_not_show_yet_is_waited_for_while_its_hook_waits(
+@pytest.mark.fault(16)
+async def test_a_server_that_the_group_does_not_show_yet_is_waited_for_while_its_hook_waits(
     world: FleetWorld, agent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = world.groups.groups["web"]
@@ -290,7 +294,8 @@ async def test_fault_16_a_server_that_the_group_does_not_show_yet_is_waited_for_
     assert state(world) == LifecycleState.IN_SERVICE
 
 
-async def test_fault_20_a_plan_that_ended_after_its_hook_is_closed_without_a_word_of_ready(
+@pytest.mark.fault(20)
+async def test_a_plan_that_ended_after_its_hook_is_closed_without_a_word_of_ready(
     world: FleetWorld, agent: Path
 ) -> None:
     await make(world, agent).handle(LAUNCHING)
@@ -301,7 +306,8 @@ async def test_fault_20_a_plan_that_ended_after_its_hook_is_closed_without_a_wor
     assert world.publisher.of(ServerReady) == []
 
 
-async def test_fault_23_a_lost_reply_to_the_completion_is_harmless(world: FleetWorld, agent: Path) -> None:
+@pytest.mark.fault(23)
+async def test_a_lost_reply_to_the_completion_is_harmless(world: FleetWorld, agent: Path) -> None:
     await make(world, agent).handle(LAUNCHING)
     plan_runs(world)
     world.groups.fail("complete", Unavailable("no reply"), applied=True)
@@ -312,7 +318,8 @@ async def test_fault_23_a_lost_reply_to_the_completion_is_harmless(world: FleetW
     assert len(world.publisher.of(ServerReady)) == 1
 
 
-async def test_fault_29_a_group_that_cannot_be_listed_leads_to_nothing(world: FleetWorld, agent: Path) -> None:
+@pytest.mark.fault(29)
+async def test_a_group_that_cannot_be_listed_leads_to_nothing(world: FleetWorld, agent: Path) -> None:
     world.groups.fail("describe", Incomplete("half"))
     with pytest.raises(Incomplete):
         await make(world, agent).handle(LAUNCHING)
@@ -373,7 +380,8 @@ def outline(record: Launch) -> object:
 
 @pytest.mark.parametrize("applied", [False, True])
 @pytest.mark.parametrize("answer", [plan_runs, plan_fails])
-async def test_fault_18_killed_at_any_call_the_launch_ends_as_if_nothing_had_happened(
+@pytest.mark.fault(18)
+async def test_killed_at_any_call_the_launch_ends_as_if_nothing_had_happened(
     agent: Path, answer: Answer, applied: bool
 ) -> None:
     clean, calls = await after_kill(agent, answer, 0, applied=applied)
@@ -412,7 +420,8 @@ async def kept_waiting(world: FleetWorld, agent: Path) -> None:
         plan_fails(world)
 
 
-async def test_fault_21_after_three_failed_launches_the_next_server_waits_and_tries_again(
+@pytest.mark.fault(21)
+async def test_after_three_failed_launches_the_next_server_waits_and_tries_again(
     world: FleetWorld, agent: Path
 ) -> None:
     await failed_launches(world, agent, 3)
@@ -428,7 +437,8 @@ async def test_fault_21_after_three_failed_launches_the_next_server_waits_and_tr
     assert await world.documents.get(Failures, failures_key("web")) is None
 
 
-async def test_fault_21_a_server_that_waits_is_given_up_once_another_image_is_launched_from(
+@pytest.mark.fault(21)
+async def test_a_server_that_waits_is_given_up_once_another_image_is_launched_from(
     world: FleetWorld, agent: Path
 ) -> None:
     await failed_launches(world, agent, 3)
@@ -438,9 +448,8 @@ async def test_fault_21_a_server_that_waits_is_given_up_once_another_image_is_la
     assert completions(world) == ["ABANDON"] * 4
 
 
-async def test_fault_21_a_launch_that_fails_with_another_release_is_given_up_as_ever(
-    world: FleetWorld, agent: Path
-) -> None:
+@pytest.mark.fault(21)
+async def test_a_launch_that_fails_with_another_release_is_given_up_as_ever(world: FleetWorld, agent: Path) -> None:
     await failed_launches(world, agent, 3)
     await world.release("2")
     assert isinstance(await play(world, agent, plan_fails), Done)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,7 +84,8 @@ def test_a_server_that_ec2_is_taking_away_makes_the_fleet_degraded_and_is_named(
     assert server(2) in said.reason
 
 
-def test_fault_32_a_server_of_unknown_health_counts_as_healthy_in_what_is_said() -> None:
+@pytest.mark.fault(32)
+def test_a_server_of_unknown_health_counts_as_healthy_in_what_is_said() -> None:
     assert decide.word(view(in_service(1, 2, 3), unknown=(1,))).state == "converged"
 
 
@@ -105,17 +107,20 @@ def test_a_sick_server_is_marked_and_the_well_ones_are_left() -> None:
     assert (action.server, action.how) == (server(2), "marked-unhealthy")
 
 
-def test_fault_32_unknown_health_is_not_sickness() -> None:
+@pytest.mark.fault(32)
+def test_unknown_health_is_not_sickness() -> None:
     assert decide.sweep(view(in_service(1, 2, 3), unknown=(2,))) == ()
 
 
-def test_fault_32_health_that_is_blind_altogether_is_held_and_told() -> None:
+@pytest.mark.fault(32)
+def test_health_that_is_blind_altogether_is_held_and_told() -> None:
     held = decide.hold(view(in_service(1, 2, 3), unknown=(1, 2, 3)))
     assert held is not None
     assert held.cause == "health-blind"
 
 
-def test_fault_31_when_more_than_the_breakers_share_looks_sick_nobody_is_touched_and_a_person_is_called() -> None:
+@pytest.mark.fault(31)
+def test_when_more_than_the_breakers_share_looks_sick_nobody_is_touched_and_a_person_is_called() -> None:
     seen = view(in_service(1, 2, 3), sick=(1, 2))
     held = decide.hold(seen)
     assert held is not None
@@ -136,7 +141,8 @@ def test_a_dead_server_is_left_to_the_group() -> None:
     assert decide.sweep(view(in_service(1, 2, 3), sick=(2,), states={2: "terminated"})) == ()
 
 
-def test_fault_30_an_empty_group_asks_for_nothing() -> None:
+@pytest.mark.fault(30)
+def test_an_empty_group_asks_for_nothing() -> None:
     assert decide.sweep(view(group(desired=0))) == ()
     assert decide.hold(view(group(desired=0))) is None
 
@@ -154,7 +160,8 @@ def test_a_group_without_our_tag_is_left_alone_whatever_is_wrong_with_it() -> No
     assert isinstance(decide.answer(seen, kill(1), {}), Refuse)
 
 
-def test_fault_35_a_pause_of_automation_stops_repair_and_the_end_of_quarantine() -> None:
+@pytest.mark.fault(35)
+def test_a_pause_of_automation_stops_repair_and_the_end_of_quarantine() -> None:
     pause = Pause(what="automation", by="ann")
     old = {9: "2020-01-01T00:00:00+00:00"}
     assert decide.sweep(view(in_service(1, 2, 3), sick=(1,), pause=pause, quarantined=old)) == ()
@@ -169,7 +176,8 @@ def test_a_pause_that_is_over_or_of_chaos_alone_does_not_stop_repair() -> None:
 # Launches that nobody took up
 
 
-def test_fault_13_a_launch_that_nobody_took_up_is_announced_and_a_claimed_or_a_young_one_is_not() -> None:
+@pytest.mark.fault(13)
+def test_a_launch_that_nobody_took_up_is_announced_and_a_claimed_or_a_young_one_is_not() -> None:
     launched = START - timedelta(hours=1)
     waiting = group(member(1, "Pending:Wait"), member(2, "Pending:Wait"))
     (action,) = decide.sweep(view(waiting, claimed=(2,), now=launched + timedelta(minutes=3)))
@@ -179,7 +187,8 @@ def test_fault_13_a_launch_that_nobody_took_up_is_announced_and_a_claimed_or_a_y
     assert decide.sweep(early) == ()
 
 
-def test_fault_44_an_outage_of_the_provisioner_does_not_leave_it_a_message_for_each_sweep() -> None:
+@pytest.mark.fault(44)
+def test_an_outage_of_the_provisioner_does_not_leave_it_a_message_for_each_sweep() -> None:
     assert decide.sweep(view(group(member(1, "Pending:Wait")), now=START - timedelta(minutes=56))) == ()
 
 
@@ -217,7 +226,8 @@ def test_a_disable_request_detaches() -> None:
     assert (granted.how, granted.reason) == ("detached", "odd noises")
 
 
-def test_fault_10_a_request_for_a_server_that_is_leaving_or_gone_is_nothing_to_do() -> None:
+@pytest.mark.fault(10)
+def test_a_request_for_a_server_that_is_leaving_or_gone_is_nothing_to_do() -> None:
     seen = view(group(member(1), member(2, "Terminating:Wait"), member(3, healthy=False), member(4, "Detaching")))
     for number in (2, 3, 4, 5):
         assert isinstance(decide.answer(seen, kill(number), {}), Nothing)
@@ -233,7 +243,8 @@ def test_while_many_are_sick_a_person_may_remove_a_sick_server_but_not_a_well_on
     assert isinstance(decide.answer(seen, kill(4), {}), Refuse)
 
 
-def test_fault_35_a_pause_of_automation_stops_all_and_a_pause_of_chaos_stops_chaos() -> None:
+@pytest.mark.fault(35)
+def test_a_pause_of_automation_stops_all_and_a_pause_of_chaos_stops_chaos() -> None:
     automation = view(in_service(1, 2, 3), pause=Pause(what="automation", by="ann", reason="audit"))
     refused = decide.answer(automation, kill(1), {})
     assert isinstance(refused, Refuse)
@@ -252,27 +263,31 @@ def test_chaos_needs_the_fleets_opt_in() -> None:
     assert isinstance(answer(view(in_service(1, 2, 3)), too_slow="OK"), Refuse)
 
 
-def test_fault_36_chaos_is_refused_while_an_alarm_fires_or_is_unknown() -> None:
+@pytest.mark.fault(36)
+def test_chaos_is_refused_while_an_alarm_fires_or_is_unknown() -> None:
     seen = view(in_service(1, 2, 3), policies=CHAOTIC)
     assert isinstance(answer(seen, too_slow="ALARM"), Refuse)
     assert isinstance(answer(seen, too_slow="INSUFFICIENT_DATA"), Refuse)
     assert isinstance(answer(seen), Refuse)
 
 
-def test_fault_36_chaos_is_refused_while_the_fleet_is_not_at_strength() -> None:
+@pytest.mark.fault(36)
+def test_chaos_is_refused_while_the_fleet_is_not_at_strength() -> None:
     for seen in (in_service(1, 2, desired=3), group(member(1), member(2), member(3, "Pending"), desired=2)):
         assert isinstance(answer(view(seen, policies=CHAOTIC), too_slow="OK"), Refuse)
     blind = view(in_service(1, 2, 3), unknown=(3,), policies=CHAOTIC)
     assert isinstance(answer(blind, too_slow="OK"), Refuse)
 
 
-def test_fault_12_a_chaos_request_that_comes_hours_late_or_has_no_time_is_refused() -> None:
+@pytest.mark.fault(12)
+def test_a_chaos_request_that_comes_hours_late_or_has_no_time_is_refused() -> None:
     seen = view(in_service(1, 2, 3), policies=CHAOTIC)
     for time in (START - timedelta(hours=3), None):
         assert isinstance(decide.answer(seen, kill(1, by="chaos", time=time), {"too-slow": "OK"}), Refuse)
 
 
-def test_fault_15_a_request_from_chaos_under_another_name_is_still_from_chaos() -> None:
+@pytest.mark.fault(15)
+def test_a_request_from_chaos_under_another_name_is_still_from_chaos() -> None:
     assert isinstance(decide.answer(view(in_service(1, 2, 3)), kill(1, by="ops", source="chaos"), {}), Refuse)
 
 
@@ -288,13 +303,15 @@ def test_a_kill_within_the_budget_is_recorded_once() -> None:
     assert decide.budget_refusal(seen, charged, server(1)) is None
 
 
-def test_fault_33_nobody_is_taken_when_that_would_leave_fewer_than_the_floor() -> None:
+@pytest.mark.fault(33)
+def test_nobody_is_taken_when_that_would_leave_fewer_than_the_floor() -> None:
     policies = {"disruption": {"floor": 2, "unavailable": 3}}
     assert decide.budget_refusal(view(in_service(1, 2, 3), policies=policies), status(), server(1)) is None
     assert decide.budget_refusal(view(in_service(1, 2), policies=policies), status(), server(1)) is not None
 
 
-def test_fault_5_the_floor_counts_those_already_taken_out_as_gone_though_they_are_still_seen() -> None:
+@pytest.mark.fault(5)
+def test_the_floor_counts_those_already_taken_out_as_gone_though_they_are_still_seen() -> None:
     policies = {"disruption": {"floor": 2, "unavailable": 3}}
     assert decide.budget_refusal(view(in_service(1, 2, 3), policies=policies), status((1, 0)), server(2)) is not None
 
@@ -324,12 +341,14 @@ def test_a_disruption_that_was_made_good_counts_no_more_against_those_at_once() 
     assert decide.budget_refusal(view(in_service(2, 3, 4)), status((1, 5)), server(2)) is None
 
 
-def test_fault_5_a_disruption_recorded_but_not_seen_yet_counts_as_missing() -> None:
+@pytest.mark.fault(5)
+def test_a_disruption_recorded_but_not_seen_yet_counts_as_missing() -> None:
     refusal = decide.budget_refusal(view(in_service(1, 2, 3)), status((1, 0)), server(2))
     assert refusal is not None
 
 
-def test_fault_33_the_hourly_cap_holds_whoever_asks_and_calls_a_person() -> None:
+@pytest.mark.fault(33)
+def test_the_hourly_cap_holds_whoever_asks_and_calls_a_person() -> None:
     policies = {"disruption": {"hourly": 2}}
     seen = view(in_service(5, 6, 7), policies=policies)
     refusal = decide.budget_refusal(seen, status((1, 59), (2, 10)), server(5))
@@ -358,6 +377,40 @@ members = st.lists(
 )
 
 
+@pytest.mark.fault(15)
+@given(
+    states=members,
+    target=st.integers(0, 9),
+    by=st.sampled_from(["ann", "chaos", "reconciler", "registry", "root"]),
+    source=st.sampled_from(["operator", "chaos", "reconciler", "registry"]),
+    managed=st.booleans(),
+    disabled=st.booleans(),
+)
+def test_whoever_asks_for_what_only_a_server_that_aws_shows_in_service_in_a_group_of_ours_is_taken_out(
+    states: list[str], target: int, by: str, source: str, managed: bool, disabled: bool
+) -> None:
+    seen = view(group(*(member(number, state) for number, state in enumerate(states)), managed=managed))
+    kind = ServerDisableRequested if disabled else ServerKillRequested
+    request = kind(fleet=WEB, server=server(target), by=by, source=source, time=START)
+    if isinstance(decide.answer(seen, request, {}), TakeOut):
+        assert managed
+        assert states[target] == "InService"
+        assert "chaos" not in (by, source)  # the fleet has not opted in
+
+
+@pytest.mark.fault(30)
+@given(
+    states=st.lists(st.sampled_from(["Pending", "Pending:Wait", "Terminating:Wait", "Standby", "Detached", "New"])),
+    desired=st.integers(0, 9),
+)
+def test_where_nobody_is_in_service_nobody_is_taken_out(states: list[str], desired: int) -> None:
+    seen = view(group(*(member(number, state) for number, state in enumerate(states)), desired=desired))
+    assert not [each for each in decide.sweep(seen) if isinstance(each, TakeOut)]
+    answers = [decide.answer(seen, kill(number), {}) for number in range(len(states) + 1)]
+    assert not [each for each in answers if isinstance(each, TakeOut)]
+
+
+@pytest.mark.fault(33)
 @given(
     states=members,
     desired=st.integers(0, 10),

@@ -115,7 +115,8 @@ async def test_a_state_that_could_not_be_remembered_is_said_again_rather_than_ne
     assert len(web.world.publisher.of(FleetConverged)) == 2
 
 
-async def test_fault_32_only_so_many_failures_in_a_row_make_a_server_sick() -> None:
+@pytest.mark.fault(32)
+async def test_only_so_many_failures_in_a_row_make_a_server_sick() -> None:
     web = Web()
     web.world.health.set(page(1), False, False, True)
     web.world.health.set(page(2), False, None)
@@ -176,7 +177,8 @@ async def test_of_two_sick_servers_the_second_waits_until_the_first_is_replaced(
     assert web.raised() == []
 
 
-async def test_fault_31_everything_looks_sick_is_one_alert_that_is_cleared_when_it_passed() -> None:
+@pytest.mark.fault(31)
+async def test_everything_looks_sick_is_one_alert_that_is_cleared_when_it_passed() -> None:
     web = Web()
     for number in (1, 2, 3):
         web.world.health.set(page(number), False)
@@ -191,7 +193,8 @@ async def test_fault_31_everything_looks_sick_is_one_alert_that_is_cleared_when_
     assert [each.cause for each in web.world.publisher.of(AlertCleared)] == ["too-many-sick"]
 
 
-async def test_fault_33_a_repair_that_the_hourly_cap_forbids_calls_a_person() -> None:
+@pytest.mark.fault(33)
+async def test_a_repair_that_the_hourly_cap_forbids_calls_a_person() -> None:
     web = Web(policies={"disruption": {"hourly": 1}})
     service = reconciler(web)
     await service.handle(kill(1))
@@ -219,7 +222,8 @@ async def test_a_kill_goes_through_the_group_and_the_same_request_again_changes_
     assert len(web.world.publisher.of(ServerReplaced)) == 1
 
 
-async def test_fault_18_a_kill_that_was_recorded_and_not_done_is_done_and_not_counted_twice() -> None:
+@pytest.mark.fault(18)
+async def test_a_kill_that_was_recorded_and_not_done_is_done_and_not_counted_twice() -> None:
     web = Web()
     web.world.groups.fail("terminate", Unavailable("gone"))
     with pytest.raises(Unavailable):
@@ -232,7 +236,8 @@ async def test_fault_18_a_kill_that_was_recorded_and_not_done_is_done_and_not_co
     assert found.state == LifecycleState.TERMINATING_WAIT
 
 
-async def test_fault_5_a_kill_whose_record_is_refused_is_not_done() -> None:
+@pytest.mark.fault(5)
+async def test_a_kill_whose_record_is_refused_is_not_done() -> None:
     web = Web()
     await reconciler(web).handle(Tick())
     web.world.objects.fail("put", Denied("no"))
@@ -241,7 +246,8 @@ async def test_fault_5_a_kill_whose_record_is_refused_is_not_done() -> None:
     assert web.effects() == []
 
 
-async def test_fault_2_two_reconcilers_together_spend_the_budget_once() -> None:
+@pytest.mark.fault(2)
+async def test_two_reconcilers_together_spend_the_budget_once() -> None:
     web = Web()
     await reconciler(web).handle(Tick())
     outcomes = await asyncio.gather(reconciler(web).handle(kill(1)), reconciler(web).handle(kill(2)))
@@ -250,7 +256,8 @@ async def test_fault_2_two_reconcilers_together_spend_the_budget_once() -> None:
     assert len((await web.status()).disruptions) == 1
 
 
-async def test_fault_5_a_process_that_slept_over_its_view_does_not_act_on_it() -> None:
+@pytest.mark.fault(5)
+async def test_a_process_that_slept_over_its_view_does_not_act_on_it() -> None:
     web = Web()
     await reconciler(web).handle(Tick())
     web.world.objects.meanwhile("put", lambda: web.world.clock.step(minutes=30))
@@ -260,7 +267,8 @@ async def test_fault_5_a_process_that_slept_over_its_view_does_not_act_on_it() -
     assert web.effects() == []
 
 
-async def test_fault_33_a_flood_of_kill_requests_takes_no_more_than_the_budget_and_says_why() -> None:
+@pytest.mark.fault(33)
+async def test_a_flood_of_kill_requests_takes_no_more_than_the_budget_and_says_why() -> None:
     web = Web(policies={"disruption": {"floor": 2}})
     told = [await reconciler(web).handle(kill(number)) for number in (1, 2, 3, 1, 2, 3)]
     assert web.effects() == [("terminate", server(1))]
@@ -268,7 +276,8 @@ async def test_fault_33_a_flood_of_kill_requests_takes_no_more_than_the_budget_a
     assert "refused" in told[1].why
 
 
-async def test_fault_35_a_pause_survives_a_restart_and_stops_the_kill() -> None:
+@pytest.mark.fault(35)
+async def test_a_pause_survives_a_restart_and_stops_the_kill() -> None:
     web = Web()
     web.put(pause_key(WEB), Pause(what="automation", by="ann", reason="freeze"))
     outcome = await reconciler(web).handle(kill(1))
@@ -276,7 +285,8 @@ async def test_fault_35_a_pause_survives_a_restart_and_stops_the_kill() -> None:
     assert "freeze" in outcome.why
 
 
-async def test_fault_36_a_chaos_kill_is_checked_against_the_alarms_once_more() -> None:
+@pytest.mark.fault(36)
+async def test_a_chaos_kill_is_checked_against_the_alarms_once_more() -> None:
     web = Web(policies={"chaos": {"enabled": True, "alarms": ["too-slow"]}})
     await reconciler(web).handle(kill(1, by="chaos"))
     web.world.alarms.known["too-slow"] = "ALARM"
@@ -287,7 +297,8 @@ async def test_fault_36_a_chaos_kill_is_checked_against_the_alarms_once_more() -
     assert web.effects() == [("terminate", server(1))]
 
 
-async def test_fault_36_alarms_that_cannot_be_read_stop_the_chaos_kill() -> None:
+@pytest.mark.fault(36)
+async def test_alarms_that_cannot_be_read_stop_the_chaos_kill() -> None:
     web = Web(policies={"chaos": {"enabled": True, "alarms": ["too-slow"]}})
     web.world.alarms.known["too-slow"] = "OK"
     web.world.alarms.fail("states", Unavailable("no answer"))
@@ -296,7 +307,8 @@ async def test_fault_36_alarms_that_cannot_be_read_stop_the_chaos_kill() -> None
     assert web.effects() == []
 
 
-async def test_fault_32_while_health_is_blind_a_persons_request_is_tried_again_and_that_of_chaos_is_not() -> None:
+@pytest.mark.fault(32)
+async def test_while_health_is_blind_a_persons_request_is_tried_again_and_that_of_chaos_is_not() -> None:
     web = Web(policies={"chaos": {"enabled": True}})
     for number in (1, 2, 3):
         web.world.health.set(page(number), None)
@@ -338,7 +350,8 @@ async def test_a_detach_that_failed_after_the_tag_is_finished_when_the_request_c
     assert len((await web.status()).disruptions) == 1
 
 
-async def test_fault_23_a_detach_whose_reply_was_lost_is_not_done_twice() -> None:
+@pytest.mark.fault(23)
+async def test_a_detach_whose_reply_was_lost_is_not_done_twice() -> None:
     web = Web()
     web.world.groups.fail("detach", Unavailable("no answer"), applied=True)
     with pytest.raises(Unavailable):
@@ -374,7 +387,8 @@ async def test_invariant_7_a_group_without_our_tag_is_left_alone_and_told() -> N
     assert web.raised() == ["group-unmanaged"]
 
 
-async def test_fault_29_a_listing_that_failed_half_way_leads_to_nothing() -> None:
+@pytest.mark.fault(29)
+async def test_a_listing_that_failed_half_way_leads_to_nothing() -> None:
     web = Web()
     web.world.health.set(page(1), False)
     for listing in ("instances", "tagged"):
@@ -387,7 +401,8 @@ async def test_fault_29_a_listing_that_failed_half_way_leads_to_nothing() -> Non
     assert web.effects() == []
 
 
-async def test_fault_9_a_document_that_cannot_be_read_leads_to_nothing_and_other_fleets_are_looked_at() -> None:
+@pytest.mark.fault(9)
+async def test_a_document_that_cannot_be_read_leads_to_nothing_and_other_fleets_are_looked_at() -> None:
     for key in (pause_key(WEB), status_key(WEB)):
         web = Web()
         web.describe(fleet(name="zoo"))
@@ -400,7 +415,8 @@ async def test_fault_9_a_document_that_cannot_be_read_leads_to_nothing_and_other
         assert [each.fleet for each in web.world.publisher.of(FleetConverged)] == ["zoo"]
 
 
-async def test_fault_42_a_denied_call_kills_nobody_and_is_alerted_until_it_is_allowed_again() -> None:
+@pytest.mark.fault(42)
+async def test_a_denied_call_kills_nobody_and_is_alerted_until_it_is_allowed_again() -> None:
     web = Web()
     web.world.health.set(page(1), False)
     web.world.groups.fail("describe", Denied("expired"), times=2)
@@ -425,7 +441,8 @@ async def test_a_group_that_is_gone_calls_a_person_and_one_that_never_was_does_n
     assert web.raised() == ["group-missing"]
 
 
-async def test_fault_13_a_launch_without_a_record_is_announced_and_one_with_a_record_is_not() -> None:
+@pytest.mark.fault(13)
+async def test_a_launch_without_a_record_is_announced_and_one_with_a_record_is_not() -> None:
     web = Web()
     for number in (4, 5):
         web.world.groups.join(WEB, member(number, "Pending:Wait"))
@@ -446,7 +463,8 @@ async def test_the_death_of_a_server_is_reported_and_left_to_the_group() -> None
     assert web.effects() == []
 
 
-async def test_fault_15_a_forged_death_is_looked_up_and_nothing_is_done() -> None:
+@pytest.mark.fault(15)
+async def test_a_forged_death_is_looked_up_and_nothing_is_done() -> None:
     web = Web()
     await reconciler(web).handle(Tick())
     said = list(web.world.publisher.published)
@@ -455,7 +473,8 @@ async def test_fault_15_a_forged_death_is_looked_up_and_nothing_is_done() -> Non
     assert web.world.publisher.published == said
 
 
-async def test_fault_16_an_instance_that_is_not_visible_yet_is_tried_again() -> None:
+@pytest.mark.fault(16)
+async def test_an_instance_that_is_not_visible_yet_is_tried_again() -> None:
     web = Web()
     web.world.servers.invisible.add(server(2))
     assert isinstance(await reconciler(web).handle(InstanceStateChanged(server(2), "shutting-down")), Retry)

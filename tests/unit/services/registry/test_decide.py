@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.registry.decide import (
     PROMOTER,
@@ -47,8 +49,8 @@ def bake_name(hours: float) -> str:
 def image(
     name: str, hours: float = 0, state: str = "available", tags: Mapping[str, str] = MappingProxyType({})
 ) -> Image:
-    given = {MANAGED_TAG: "true", FLEET_TAG: "web", PROVEN_TAG: "true", BAKE_TAG: bake_name(hours)}
-    return Image(name, name, state, START, (), given | dict(tags))
+    own = {MANAGED_TAG: "true", FLEET_TAG: "web", PROVEN_TAG: "true", BAKE_TAG: bake_name(hours)}
+    return Image(name, name, state, START, (), own | dict(tags))
 
 
 def baked(hours: float) -> Bake:
@@ -64,7 +66,7 @@ IMAGES = {A: image(A, 0), B: image(B, 1), C: image(C, 2)}
 
 
 @pytest.mark.parametrize(
-    ("given", "word"),
+    ("found", "word"),
     [
         (None, "there is no image"),
         (image(A, state="pending"), "pending"),
@@ -73,11 +75,24 @@ IMAGES = {A: image(A, 0), B: image(B, 1), C: image(C, 2)}
         (image(A, tags={PROVEN_TAG: "false"}), "proof launch"),
     ],
 )
-def test_faults_8_and_41_no_image_but_a_proven_available_one_of_this_fleet_will_do(
-    given: Image | None, word: str
-) -> None:
-    assert word in str(refusal("web", A, given))
+@pytest.mark.fault(8, 41)
+def test_no_image_but_a_proven_available_one_of_this_fleet_will_do(found: Image | None, word: str) -> None:
+    assert word in str(refusal("web", A, found))
     assert refusal("web", A, image(A)) is None
+
+
+@pytest.mark.fault(8, 41)
+@given(
+    st.dictionaries(
+        st.sampled_from([MANAGED_TAG, FLEET_TAG, PROVEN_TAG]), st.sampled_from(["true", "false", "", "web"])
+    ),
+    st.sampled_from(["pending", "available", "failed", "disabled", "deregistered", "error"]),
+)
+def test_an_image_that_lacks_any_of_our_tags_or_cannot_be_launched_will_not_do(
+    tags: dict[str, str], state: str
+) -> None:
+    ours = tags == {MANAGED_TAG: "true", FLEET_TAG: "web", PROVEN_TAG: "true"} and state == "available"
+    assert (refusal("web", A, replace(image(A, state=state), tags=tags)) is None) is ours
 
 
 def test_a_pointer_stands_settled_unfinished_or_edited() -> None:
@@ -99,7 +114,8 @@ def test_a_pointer_stands_settled_unfinished_or_edited() -> None:
         pointer(B, generation=0, write_id=""),
     ],
 )
-def test_fault_3_whatever_a_person_wrote_by_hand_is_told_from_our_own_writes(edited: Pointer) -> None:
+@pytest.mark.fault(3)
+def test_whatever_a_person_wrote_by_hand_is_told_from_our_own_writes(edited: Pointer) -> None:
     assert standing(Found(edited, "e", pointer())) == "edited"
 
 
@@ -110,7 +126,8 @@ def test_the_first_image_and_a_newer_bakes_image_are_promoted() -> None:
     assert (move.pointer.image, move.pointer.by, move.pointer.bake) == (B, PROMOTER, bake_name(1))
 
 
-def test_fault_11_an_older_bakes_image_is_not_promoted_over_a_newer_one() -> None:
+@pytest.mark.fault(11)
+def test_an_older_bakes_image_is_not_promoted_over_a_newer_one() -> None:
     assert isinstance(promotion(pointer(B, 1), baked(0), A, START + 2 * HOUR), Keep)
     assert isinstance(promotion(pointer(B, 1), baked(1), B, START + 2 * HOUR), Keep)
 
@@ -153,7 +170,8 @@ def test_a_rollback_goes_to_the_image_before_or_to_the_one_that_is_named() -> No
     assert (move.pointer.request, move.pointer.bake, move.pointer.since) == ("r1", bake_name(0), START + 9 * HOUR)
 
 
-def test_fault_8_an_image_that_is_gone_is_passed_over_and_refused_when_named() -> None:
+@pytest.mark.fault(8)
+def test_an_image_that_is_gone_is_passed_over_and_refused_when_named() -> None:
     without = {A: IMAGES[A], C: IMAGES[C]}
     assert back(images=without).pointer.image == A
     refused = back(images=without, to=B)
@@ -163,14 +181,16 @@ def test_fault_8_an_image_that_is_gone_is_passed_over_and_refused_when_named() -
     assert isinstance(back(history=()), Refuse)
 
 
-def test_fault_10_the_same_rollback_twice_goes_back_once() -> None:
+@pytest.mark.fault(10)
+def test_the_same_rollback_twice_goes_back_once() -> None:
     done = pointer(B, 9, by="ada", generation=4, request="r1", reason="slow")
     assert isinstance(back((done, *HISTORY), id="r1"), Keep)
     assert isinstance(back((done, *HISTORY), id="other", reason="slow", now=START + 9 * HOUR), Keep)
     assert isinstance(back((done, *HISTORY), id="other", reason="slow", now=START + 10 * HOUR), Move)
 
 
-def test_fault_11_a_rollback_that_a_person_has_overtaken_changes_nothing() -> None:
+@pytest.mark.fault(11)
+def test_a_rollback_that_a_person_has_overtaken_changes_nothing() -> None:
     later = pointer(A, 5, by="bob", generation=4)
     assert isinstance(back((later, *HISTORY), to=B, time=START + 4 * HOUR), Keep)
     assert isinstance(back((later, *HISTORY), to=B, time=START + 6 * HOUR), Move)

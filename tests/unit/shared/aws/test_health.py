@@ -39,6 +39,7 @@ async def test_an_answer_tells_well_from_sick(health: Health, page: str, path: s
     assert await health.probe(page + path, 5) is well
 
 
+@pytest.mark.fault(32)
 async def test_silence_tells_nothing(health: Health, page: str) -> None:
     assert await health.probe(page + "/silent", 0.2) is None
 

@@ -35,6 +35,7 @@ async def test_keys_come_from_all_pages() -> None:
     assert await Objects(Bucket(page("b", "c"), page("a"), page()).client, "bucket").keys("") == ["a", "b", "c"]
 
 
+@pytest.mark.fault(29)
 async def test_keys_are_never_shortened() -> None:
     slow_down = ClientError({"Error": {"Code": "SlowDown", "Message": "please"}}, "ListObjectsV2")
     with pytest.raises(Incomplete):
