@@ -21,6 +21,8 @@ from tests.simulation.operators import Deed
 from tests.simulation.process import Process
 from tests.simulation.staged import ONCE, Rule, StagedWorld, alert_stands, play_staged, staged
 
+pytestmark = pytest.mark.timeout(600)
+
 CHANGED_WORKFLOWS = ("launch", "promote", "rollback", "replace", "disable", "scale in")
 """Those in which messages and groups have a part; retiring follows a tick alone."""
 
