@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
-from shared.cloud import CloudError, Conflict, ObjectsPort, StoredObject, Unavailable
+from shared.cloud import Conflict, ObjectsPort, StoredObject, Unavailable
+from shared.coalescing import Coalescer
 from shared.records import Record
 
 R = TypeVar("R", bound=Record)
 
 TRIES = 8
 """Writes that one change attempts; past that many lost races somebody is fighting us, and the message waits."""
+
+
+READS_AT_ONCE = 20
+"""As many as a client has connections."""
 
 
 class CorruptDocument(Exception):
@@ -44,29 +48,6 @@ _Decide = Callable[[R | None], R | None]
 _Outcome = Written[R] | Exception
 
 
-@dataclass(eq=False)
-class _Change(Generic[R]):
-    """One caller's change, and what came of it."""
-
-    decide: _Decide[R]
-    outcome: _Outcome[R] | None = None
-    given_up: bool = False
-
-    def result(self) -> Written[R]:
-        assert self.outcome is not None, "whoever holds the lock settles all that wait"
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
-
-
-@dataclass(eq=False)
-class _Line(Generic[R]):
-    """The changes of one document that wait for each other."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: list[_Change[R]] = field(default_factory=list)
-
-
 def new_write_id() -> str:
     """Return an id that no other write has."""
     return uuid.uuid4().hex
@@ -84,7 +65,7 @@ class Documents:
     def __init__(self, objects: ObjectsPort, new_id: Callable[[], str] = new_write_id) -> None:
         self._objects = objects
         self._new_id = new_id
-        self._lines: WeakValueDictionary[tuple[type[Record], str], _Line[Any]] = WeakValueDictionary()
+        self._changes: Coalescer[tuple[type[Any], str], _Decide[Any], Written[Any]] = Coalescer(self._write)
 
     async def get(self, model: type[R], key: str) -> R | None:
         """Return the document, or None when there is none.
@@ -95,6 +76,13 @@ class Documents:
         """
         document, _ = await self._read(model, key)
         return document
+
+    async def get_all(self, model: type[R], keys: Sequence[str]) -> list[R | None]:
+        """Return the documents at these keys, in this order, a few read at the same time. Raises as ``get`` does."""
+        found: list[R | None] = []
+        for begin in range(0, len(keys), READS_AT_ONCE):
+            found += await asyncio.gather(*(self.get(model, key) for key in keys[begin : begin + READS_AT_ONCE]))
+        return found
 
     async def create(self, key: str, document: R) -> R | None:
         """Write a document where none is; return it as written, or None when there is one already.
@@ -128,33 +116,12 @@ class Documents:
             Conflict: others won every one of the bounded tries.
             CloudError: S3 did not answer.
         """
-        line: _Line[R] = self._lines.setdefault((model, key), _Line())
-        ours = _Change(decide)
-        line.waiting.append(ours)
-        try:
-            async with line.lock:
-                if ours.outcome is None:
-                    await self._change_all(model, key, line)
-        finally:
-            ours.given_up = True
-        return ours.result()
+        written: Written[R] = await self._changes.ask((model, key), decide)
+        return written
 
-    async def _change_all(self, model: type[R], key: str, line: _Line[R]) -> None:
-        """Carry out all changes that wait; each gets what it came to, or the error that befell all of them."""
-        batch = [change for change in line.waiting if not change.given_up]
-        line.waiting = []
-        try:
-            outcomes = await self._write(model, key, [change.decide for change in batch])
-        except (CloudError, CorruptDocument) as error:
-            outcomes = [error] * len(batch)
-        except BaseException:  # cancelled, mostly: whoever of them is still there goes on with it
-            line.waiting = [*batch, *line.waiting]
-            raise
-        for change, outcome in zip(batch, outcomes, strict=True):
-            change.outcome = outcome
-
-    async def _write(self, model: type[R], key: str, decisions: Sequence[_Decide[R]]) -> list[_Outcome[R]]:
+    async def _write(self, document: tuple[type[R], str], decisions: Sequence[_Decide[R]]) -> list[_Outcome[R]]:
         """Read once, decide one after another, write once; anew each time that the write loses."""
+        model, key = document
         tried: dict[str, list[_Outcome[R]]] = {}
         while True:
             old, etag = await self._read(model, key)

@@ -198,8 +198,11 @@ def give_up_after_s(policy: LaunchPolicy) -> float:
 
 
 def boot_look_s(elapsed_s: float) -> int:
-    """Return how soon to look again at a server that boots: every second at first, every five later. Pure."""
-    return 1 if elapsed_s < 30 else 2 if elapsed_s < 90 else 5
+    """Return how soon to look again at a server that boots: every second at first, three times a minute at last. Pure.
+
+    One that is not there after five minutes hardly ever comes, and is looked at until the launch's deadline.
+    """
+    return 1 if elapsed_s < 30 else 2 if elapsed_s < 90 else 5 if elapsed_s < 300 else 20
 
 
 def beat_s(policy: LaunchPolicy) -> int:

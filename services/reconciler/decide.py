@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Literal
 
 from shared import pauses, quarantine
@@ -59,7 +60,7 @@ class View:
     failed: frozenset[str] = frozenset()
     """Members in service that could be brought neither up to date nor back."""
 
-    @property
+    @cached_property
     def staying(self) -> frozenset[str]:
         """Members in service that neither the group nor EC2 is about to take away."""
         return frozenset(
@@ -68,12 +69,17 @@ class View:
             if member.in_service and member.healthy and not self._dying(member.server)
         )
 
-    @property
+    @cached_property
+    def lost(self) -> frozenset[str]:
+        """Members in service that are about to go."""
+        return frozenset(each.server for each in self.group.members if each.in_service) - self.staying
+
+    @cached_property
     def sick(self) -> frozenset[str]:
         """Members in service whose health page failed every time."""
         return frozenset(server for server in self.staying if self.health.get(server) is False)
 
-    @property
+    @cached_property
     def well(self) -> frozenset[str]:
         """Members in service known to be healthy."""
         return frozenset(server for server in self.staying if self.health.get(server) is True)
@@ -169,14 +175,10 @@ def word(view: View) -> Word:
     if healthy >= wanted:
         return Word("converged", healthy, wanted, f"{healthy} of {wanted} healthy")
     others = [f"{each.server} is {each.state}" for each in view.group.members if not each.in_service]
-    lost = [f"{each.server} is going" for each in view.group.members if each.in_service and each.server in _lost(view)]
+    lost = [f"{each.server} is going" for each in view.group.members if each.server in view.lost]
     sick = [f"{server} fails its health check" for server in sorted(view.sick)]
     told = "; ".join([*sick, *lost, *others][:20]) or "the group has yet to launch"
     return Word("degraded", healthy, wanted, f"{healthy} of {wanted} healthy: {told}")
-
-
-def _lost(view: View) -> frozenset[str]:
-    return frozenset(each.server for each in view.group.members if each.in_service) - view.staying
 
 
 def status_after(view: View, old: FleetStatus | None) -> FleetStatus:
@@ -230,13 +232,20 @@ def _mark(view: View, server: str) -> TakeOut:
     return TakeOut(server, "marked-unhealthy", "reconciler", why)
 
 
+def is_to_be_claimed(instance: Instance, now: datetime) -> bool:
+    """Whether a waiting server should have been taken up, and it is still worth while to say that it was not. Pure."""
+    return UNCLAIMED_AFTER < now - instance.launched <= UNCLAIMED_UNTIL
+
+
 def _unclaimed(view: View) -> tuple[AnnounceUnclaimed, ...]:
     waiting = [each.server for each in view.group.members if each.state == LifecycleState.PENDING_WAIT]
-    ages = {server: view.now - view.instances[server].launched for server in waiting if server in view.instances}
+    known = {server: view.instances[server] for server in waiting if server in view.instances}
     return tuple(
-        AnnounceUnclaimed(server, f"waits since {age.total_seconds():.0f} s and nobody took it up")
-        for server, age in ages.items()
-        if server not in view.claimed and UNCLAIMED_AFTER < age <= UNCLAIMED_UNTIL
+        AnnounceUnclaimed(
+            server, f"waits since {(view.now - instance.launched).total_seconds():.0f} s and nobody took it up"
+        )
+        for server, instance in known.items()
+        if server not in view.claimed and is_to_be_claimed(instance, view.now)
     )
 
 
@@ -262,7 +271,7 @@ def answer(view: View, request: Request, alarms: Mapping[str, AlarmState]) -> Ta
     member = view.group.member(request.server)
     if member is None:
         return Nothing(f"{request.server} is not in the group {view.fleet.fleet} (any more)")
-    if request.server in _lost(view) or member.state.startswith(("Terminat", "Detach")):
+    if request.server in view.lost or member.state.startswith(("Terminat", "Detach")):
         return Nothing(f"{request.server} is leaving already")
     if not member.in_service:
         return Refuse(f"{request.server} is {member.state}: only a server in service can be taken out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from services.reconciler import decide
 from services.reconciler.decide import AnnounceUnclaimed, EndQuarantine, Hold, Refuse, TakeOut, View
@@ -24,6 +25,7 @@ from shared.cloud import (
     PublisherPort,
     ServersPort,
 )
+from shared.coalescing import Coalescer
 from shared.documents import Documents
 from shared.events import AlarmChanged, Incoming, InstanceStateChanged
 from shared.fleet import Fleet, Health
@@ -101,6 +103,7 @@ class Reconciler:
         self._rollouts = rollouts
         self._audits = Audits(documents, clock, SERVICE)
         self._sweeps = Sweeps(alerts, SERVICE)
+        self._looks: Coalescer[str, None, str] = Coalescer(self._look)
 
     async def handle(self, incoming: Incoming) -> Outcome:
         """Act on one message: it says only where to look.
@@ -153,6 +156,13 @@ class Reconciler:
         return await self._sweeps.one(ready.fleet, self._sweep)
 
     async def _sweep(self, name: str) -> str:
+        """Look at a fleet, and do what it asks for. News that comes in a crowd shares one look that begins after it."""
+        return await self._looks.ask(name, None)
+
+    async def _look(self, name: str, asked: Sequence[None]) -> Sequence[str]:
+        return [await self._see_to(name)] * len(asked)
+
+    async def _see_to(self, name: str) -> str:
         fleet = await self._fleets.get(name)
         try:
             seen = await self._observe(fleet)
@@ -302,15 +312,16 @@ class Reconciler:
         if False in health.values():
             group = await self._groups.describe(name)  # asking again and again took its time
         good_until = self._clock.monotonic() + VIEW_GOOD_FOR_S
+        now = self._clock.now()
         view = View(
             fleet=fleet,
             group=group,
             instances=instances,
             quarantined=tuple(each for each in ours if each.tags.get(QUARANTINE_TAG) and each.state not in DYING),
             health=health,
-            claimed=await self._claimed(group),
+            claimed=await self._claimed(group, instances, now),
             pause=pause,
-            now=self._clock.now(),
+            now=now,
             updating=updating,
             failed=failed,
         )
@@ -328,10 +339,13 @@ class Reconciler:
             suspects = [server for server in suspects if known[server] is False]
         return known
 
-    async def _claimed(self, group: Group) -> frozenset[str]:
+    async def _claimed(self, group: Group, instances: Mapping[str, Instance], now: datetime) -> frozenset[str]:
+        """Return who was taken up, of those that somebody is to be told of otherwise."""
         waiting = [each.server for each in group.members if each.state == LifecycleState.PENDING_WAIT]
-        keys = {server: launch_key(group.fleet, server) for server in waiting}
-        return frozenset([server for server, key in keys.items() if key in await self._documents.keys(key)])
+        asked = [each for each in waiting if each in instances and decide.is_to_be_claimed(instances[each], now)]
+        keys = [launch_key(group.fleet, server) for server in asked]
+        found = await asyncio.gather(*(self._documents.keys(key) for key in keys))
+        return frozenset(server for server, key, there in zip(asked, keys, found, strict=True) if key in there)
 
 
 def _pages(health: Health, group: Group, instances: Mapping[str, Instance]) -> Mapping[str, str]:

@@ -90,20 +90,18 @@ class Rollouts:
         standings = await self._components.standings(view.fleet)
         listed = await self._documents.get(Membership, membership_key(fleet))
         follow = any(each.current is not None and each.current.rollout for each in standings.values())
-        launches = {each: await self._launch(fleet, each) for each in sorted(view.staying) if follow}
+        staying = sorted(view.staying) if follow else []
+        launches = await self._documents.get_all(Launch, [launch_key(fleet, each) for each in staying])
         taken = [each.server for each in rollout.taken] if rollout else []
         failed = [each.server for each in rollout.ended if each.result in rolling.BAD] if rollout else []
         updates = {each: await self._update(fleet, each) for each in (*taken, *failed)}
         return Scene(
             view=view,
             standings=standings,
-            launches={server: launch for server, launch in launches.items() if launch is not None},
+            launches={each: launch for each, launch in zip(staying, launches, strict=True) if launch is not None},
             updates={server: update for server, update in updates.items() if update is not None},
             members=frozenset(each.server for each in listed.members) if listed else frozenset(),
         )
-
-    async def _launch(self, fleet: str, server: str) -> Launch | None:
-        return await self._documents.get(Launch, launch_key(fleet, server))
 
     async def _update(self, fleet: str, server: str) -> Update | None:
         return await self._documents.get(Update, update_key(fleet, server))

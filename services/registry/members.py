@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from math import ceil
 
@@ -18,6 +18,7 @@ from services.registry.decide import (
 )
 from shared.clock import Clock
 from shared.cloud import Group, GroupsPort, LifecycleState, NotFound, PublisherPort, ServersPort
+from shared.coalescing import Coalescer
 from shared.documents import Documents
 from shared.fleet import Fleet
 from shared.messages import MembershipChanged, ServerReady, ServerUpdated, ServerUpdateFailed, ServerUpdateGranted
@@ -52,6 +53,7 @@ class Members:
         self._documents = documents
         self._publisher = publisher
         self._clock = clock
+        self._renewals: Coalescer[str, Group, tuple[str, ...]] = Coalescer(self._renew)
 
     async def ready(self, message: ServerReady) -> Outcome:
         """Take a server in as soon as its group says that it is in service."""
@@ -185,26 +187,31 @@ class Members:
         return Done(f"{message.server} is a member")
 
     async def _refresh(self, group: Group) -> tuple[str, ...]:
-        """Bring the list up to date; return who joined, which this call has announced.
+        """Bring the list up to date; return who joined, which this call, or one with it, has announced.
 
+        Reading every server's record takes its time: those who want it at the same time share it.
         Servers that leave are not announced here: either they were already, or they are gone without a word.
         """
-        roll = await self._roll(group, self._clock.now())
+        return await self._renewals.ask(group.fleet, group)
+
+    async def _renew(self, fleet: str, groups: Sequence[Group]) -> Sequence[tuple[str, ...]]:
+        roll = await self._roll(groups[-1], self._clock.now())
         before: list[Membership | None] = []
 
         def renew(old: Membership | None) -> Membership:
             before.append(old)
             return membership(roll, old)
 
-        written = await self._documents.change(Membership, membership_key(group.fleet), renew)
+        written = await self._documents.change(Membership, membership_key(fleet), renew)
+        joined: tuple[str, ...] = ()
         if written.changed and written.document is not None:
-            return await self._publish_difference(group.fleet, before[-1], written.document)
-        return ()
+            joined = await self._publish_difference(fleet, before[-1], written.document)
+        return [joined] * len(groups)
 
     async def _roll(self, group: Group, now: datetime) -> Roll:
         serving = [member.server for member in group.members if member.in_service]
-        launches = {server: await self._documents.get(Launch, launch_key(group.fleet, server)) for server in serving}
-        known = {server: launch for server, launch in launches.items() if launch is not None}
+        launches = await self._documents.get_all(Launch, [launch_key(group.fleet, server) for server in serving])
+        known = {server: launch for server, launch in zip(serving, launches, strict=True) if launch is not None}
         instances = await self._servers.instances(serving)
         return Roll(group, instances, known, now, await self._updating(group.fleet))
 

@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping
 from localcloud import group as machine
 from localcloud.groups import Groups, LaunchFailed
 from localcloud.groupstep import After
-from localcloud.groupvalues import LAUNCHING, TERMINATING, Hook, Launched, LaunchInstance, Policy, Tag, TemplateRef
+from localcloud.groupvalues import (
+    LAUNCHING,
+    TERMINATING,
+    Hook,
+    Launched,
+    LaunchInstance,
+    Member,
+    Policy,
+    Tag,
+    TemplateRef,
+)
 from localcloud.groupvalues import Group as Described
 from localcloud.groupvalues import Refused as MachineRefused
 from shared import cloud
@@ -37,6 +47,8 @@ class SimulatedGroups:
         self._ec2: Ec2
         self._timer: asyncio.TimerHandle | None = None
         self._kept: dict[str, Described] = {}
+        self._members: dict[str, tuple[Member, cloud.GroupMember]] = {}
+        """What each member was, and how it was seen: in a large group few change at a time."""
         self.seen: dict[str, Past[cloud.Group]] = {}
         self.groups = Groups(
             launch=self._launch,
@@ -202,7 +214,7 @@ class SimulatedGroups:
             self._timer = self._loop.call_at(at, self._tick)
 
     def _remember(self, group: Described) -> None:
-        seen = _as_seen(group)
+        seen = self._as_seen(group)
         past = self.seen.get(group.name)
         if past is None:
             self.seen[group.name] = Past(self._loop.time(), seen)
@@ -210,19 +222,25 @@ class SimulatedGroups:
             past.set(self._loop.time(), seen)
             self._changed(group.name)
 
+    def _as_seen(self, group: Described) -> cloud.Group:
+        tags = {tag.key: tag.value for tag in group.tags}
+        return cloud.Group(
+            fleet=group.name,
+            minimum=group.minimum,
+            desired=group.desired,
+            maximum=group.maximum,
+            members=tuple(self._member(each) for each in group.members if each.instance),
+            managed=tags.get(MANAGED_TAG) == "true",
+            suspended=group.suspended,
+        )
 
-def _as_seen(group: Described) -> cloud.Group:
-    tags = {tag.key: tag.value for tag in group.tags}
-    return cloud.Group(
-        fleet=group.name,
-        minimum=group.minimum,
-        desired=group.desired,
-        maximum=group.maximum,
-        members=tuple(
-            cloud.GroupMember(each.instance, str(each.state), each.healthy, each.zone, each.template.version)
-            for each in group.members
-            if each.instance
-        ),
-        managed=tags.get(MANAGED_TAG) == "true",
-        suspended=group.suspended,
-    )
+    def _member(self, member: Member) -> cloud.GroupMember:
+        was, seen = self._members.get(member.instance, (None, None))
+        if was is member and seen is not None:
+            return seen
+        now = cloud.GroupMember(
+            member.instance, str(member.state), member.healthy, member.zone, member.template.version
+        )
+        seen = seen if seen == now and seen is not None else now
+        self._members[member.instance] = member, seen
+        return seen

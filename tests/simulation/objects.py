@@ -50,8 +50,13 @@ class Bucket:
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names between this prefix and the next slash, in order."""
-        rest = (key[len(prefix) :] for key in self.keys(prefix))
-        return list(dict.fromkeys(name.split("/", 1)[0] for name in rest if "/" in name))
+        found: list[str] = []
+        at = bisect_left(self._keys, prefix)
+        while at < len(self._keys) and self._keys[at].startswith(prefix):
+            name, slash, _ = self._keys[at][len(prefix) :].partition("/")
+            found += [name] if slash else []
+            at = bisect_left(self._keys, f"{prefix}{name}0", lo=at) if slash else at + 1  # what comes after a slash
+        return found
 
 
 def presigned(key: str, method: str) -> str:

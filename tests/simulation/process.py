@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SLOWEST_CALL_S = 0.2
+SLOW_READS = (0.1, 0.2, 0.5)
+"""Which share of the reads a process has to wait for: waiting is what a simulation spends its time on, and processes
+that differ meet each other in more ways."""
 
 
 class Killed(BaseException):
@@ -41,8 +44,9 @@ class ProcessClock(VirtualClock):
 
     async def sleep(self, seconds: float) -> None:
         """Let virtual time pass, and wait for the process to be resumed."""
-        await asyncio.sleep(seconds)
-        await self._process.awake()
+        await self._loop.sleep(seconds)
+        if self._process.halted:
+            await self._process.awake()
 
 
 class Process:
@@ -54,12 +58,17 @@ class Process:
         self.name = f"{service}#{number}"
         self.alive = True
         self.chance = random.Random(f"{world.seed} {self.name}")
+        self._chance = self.chance.random
+        self._slow = self.chance.choice(SLOW_READS)
         self.clock = ProcessClock(self)
         self.clock.skew = world.skews.get(service, self.clock.skew)
         self.looked: dict[str, float] = {}
         """When this process last looked at each group."""
-        self._running = asyncio.Event()
-        self._running.set()
+        self._resumed: asyncio.Event | None = None
+        """Set when it goes on; None while it is not paused."""
+        self.halted = False
+        """Paused or dead: it is to ask ``awake`` before it does anything."""
+        self._sleep = world.loop.sleep
         self._task = world.loop.create_task(self._run())
 
     async def _run(self) -> None:
@@ -91,22 +100,25 @@ class Process:
     def kill(self) -> None:
         """End it, as SIGKILL does: nothing that it began goes on."""
         if self.alive:
-            self.alive = False
-            self._running.set()
+            self.resume()
+            self.alive, self.halted = False, True
             self.world.loop.call_soon(self._task.cancel)
 
     def pause(self) -> None:
         """Stop it, as SIGSTOP does: it keeps what it knows."""
-        self._running.clear()
+        if self._resumed is None and self.alive:
+            self._resumed, self.halted = asyncio.Event(), True
 
     def resume(self) -> None:
         """Let it go on."""
-        self._running.set()
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed, self.halted = None, not self.alive
 
     async def awake(self) -> None:
         """Wait until it may run; raise Killed when it is dead."""
-        if not self._running.is_set():
-            await self._running.wait()
+        while self._resumed is not None:
+            await self._resumed.wait()
         self.check()
 
     def check(self) -> None:
@@ -121,12 +133,13 @@ class Process:
     async def read(self, method: str, answer: Callable[[float], T], *, late: bool = False) -> T:
         """Ask the world something. ``answer`` is given the moment that it may answer of; ``late``: AWS may lag."""
         world = self.world
-        await self.awake()
+        if self.halted:
+            await self.awake()
         fault = world.strike(self, method, writes=False, late=late)
-        wait = self.chance.random() - 0.5
-        if wait > 0:  # half of the answers come at once: waiting is what a simulation spends its time on
-            await asyncio.sleep(wait * 2 * SLOWEST_CALL_S)
-        await self.awake()
+        if self._chance() < self._slow:
+            await self._sleep(self._chance() * SLOWEST_CALL_S)
+        if self.halted:
+            await self.awake()
         lag = world.lag(self, fault) if late else 0.0
         if fault is not None:
             self._fail(fault)
@@ -135,9 +148,10 @@ class Process:
     async def write(self, method: str, effect: Callable[[], T], *, retried: bool = True) -> T:
         """Change the world. ``retried``: the SDK sends such a call again when its reply is lost."""
         world = self.world
-        await self.awake()
+        if self.halted:
+            await self.awake()
         fault = world.strike(self, method, writes=True, late=False)
-        await asyncio.sleep(self.chance.random() * SLOWEST_CALL_S)
+        await self._sleep(self._chance() * SLOWEST_CALL_S)
         self.check()
         if fault is not None and fault.kind in ("error", "throttled", "denied", "storm", "partial"):
             self._fail(fault)
@@ -145,8 +159,9 @@ class Process:
             world.later(self, fault.amount, method, effect)
             raise Unavailable(f"{method}: no reply in time")
         answer = world.carry_out(self, method, effect)
-        await asyncio.sleep(self.chance.random() * SLOWEST_CALL_S)
-        await self.awake()
+        await self._sleep(self._chance() * SLOWEST_CALL_S)
+        if self.halted:
+            await self.awake()
         if fault is None:
             return answer
         if fault.kind == "retried" and retried:

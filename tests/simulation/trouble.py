@@ -26,7 +26,8 @@ class Trouble:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._armed: dict[str, list[Fault]] = {service: [] for service in SERVICES}
+        self._armed: dict[tuple[str, str], list[Fault]] = {}
+        """By service and method; an empty method: any."""
         self._windows: dict[str, list[Fault]] = {service: [] for service in SERVICES}
         self._deliveries: dict[str, list[Fault]] = {}
         self.alarm: AlarmState = "OK"
@@ -43,9 +44,9 @@ class Trouble:
     def rest(self) -> None:
         """End all trouble."""
         self.at_rest = True
-        for each in (self._armed, self._windows):
-            for armed in each.values():
-                armed.clear()
+        self._armed.clear()
+        for windows in self._windows.values():
+            windows.clear()
         self._deliveries.clear()
         weather = self._world.ec2.weather
         weather.dark.clear()
@@ -75,18 +76,21 @@ class Trouble:
 
     def of_call(self, process: Process, method: str, *, writes: bool, late: bool) -> Fault | None:
         """Return what this call is to suffer; kills happen here."""
-        armed = self._armed[process.service]
-        if armed:
-            for fault in armed:
-                if _fits(fault, method, writes=writes, late=late):
-                    return self._taken(process, method, armed, fault)
+        if self._armed:
+            for wanted in ((process.service, method), (process.service, "")):
+                for fault in self._armed.get(wanted, ()):
+                    if _fits(fault, writes=writes, late=late):
+                        return self._taken(process, method, wanted, fault)
         for window in self._windows[process.service]:
             if window.kind == "denied" or (window.kind == "storm" and process.chance.random() < 0.5):
                 return window
         return None
 
-    def _taken(self, process: Process, method: str, armed: list[Fault], fault: Fault) -> Fault | None:
-        armed.remove(fault)
+    def _arm(self, fault: Fault) -> None:
+        self._armed.setdefault((fault.target, fault.method), []).append(fault)
+
+    def _taken(self, process: Process, method: str, wanted: tuple[str, str], fault: Fault) -> Fault | None:
+        self._armed[wanted].remove(fault)
         self._world.say("struck", process.name, f"{method}: {fault.kind}")
         if fault.kind != "kill":
             return fault
@@ -122,7 +126,7 @@ class Trouble:
             self._windows[fault.target].append(fault)
             self._world.after(fault.amount, lambda: _remove(self._windows[fault.target], fault))
         else:
-            self._armed[fault.target].append(fault)
+            self._arm(fault)
 
     def _see(self) -> None:
         self._world.ec2.weather.blind = False
@@ -136,7 +140,7 @@ class Trouble:
                 self._world.kill(process)
             self._world.after(fault.amount, self._restart_all)
         elif fault.kind == "kill":
-            self._armed[fault.target].append(fault)
+            self._arm(fault)
         elif fault.kind == "pause":
             for process in [each for each in self._world.processes if each.service in services]:
                 process.pause()
@@ -244,9 +248,7 @@ class Trouble:
                 process.clock.skew = skew
 
 
-def _fits(fault: Fault, method: str, *, writes: bool, late: bool) -> bool:
-    if fault.method and fault.method != method:
-        return False
+def _fits(fault: Fault, *, writes: bool, late: bool) -> bool:
     if fault.kind in WRITE_ONLY:
         return writes
     return late if fault.kind in LATE_ONLY else True

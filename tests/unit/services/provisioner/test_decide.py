@@ -124,8 +124,8 @@ def test_the_hook_is_restarted_three_times_in_its_length_and_within_what_sqs_can
     assert beat_s(LaunchPolicy(heartbeat=7200)) <= 900
 
 
-def test_a_booting_server_is_looked_at_every_second_at_first_and_every_five_later() -> None:
-    assert [boot_look_s(each) for each in (0, 29, 30, 3000)] == [1, 1, 2, 5]
+def test_a_booting_server_is_looked_at_every_second_at_first_and_three_times_a_minute_at_last() -> None:
+    assert [boot_look_s(each) for each in (0, 29, 30, 299, 300)] == [1, 1, 2, 5, 20]
 
 
 @pytest.mark.parametrize(("state", "in_service"), [(None, False), ("Terminating:Wait", False), ("InService", True)])

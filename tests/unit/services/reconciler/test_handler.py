@@ -453,6 +453,15 @@ async def test_a_launch_without_a_record_is_announced_and_one_with_a_record_is_n
     assert [each.server for each in web.world.publisher.of(LaunchUnclaimed)] == [server(4)]
 
 
+async def test_news_of_many_servers_at_once_shares_looks_and_each_look_comes_after_its_news() -> None:
+    web = Web()
+    service = reconciler(web)
+    ready = [ServerReady(fleet=WEB, server=server(each), image=image_id(1), seconds=9, time=START) for each in (1, 2)]
+    outcomes = await asyncio.gather(*(service.handle(each) for each in ready * 10))
+    assert all(isinstance(each, Done) for each in outcomes)
+    assert len(web.world.servers.called("tagged")) == 2, "one that ran when the others came, and one for all of them"
+
+
 async def test_the_death_of_a_server_is_reported_and_left_to_the_group() -> None:
     web = Web()
     service = reconciler(web)
