@@ -21,9 +21,15 @@ done. A ``run`` step may leave daemons behind only if they left its process grou
 on SIGTERM the whole group is ended.
 
 A ``sync`` step makes DIR/<to> a symbolic link to a whole tree of the release, and moves it from one tree to the next at
-once. Trees lie beside it in ``.<name>.trees``. Files that two trees share are hard links to one file: nobody may
-write to a file of a tree in place (replacing it is fine), so builds put their outputs elsewhere. What is written into
-a tree anyway is gone after the next release; a file of it that was changed by hand is put right by the next plan.
+once. Beside it, in ``.<name>.trees``, lie the present tree and a spare one, of an earlier release or the same. The next
+release is made of the spare tree, by what differs between the two: a delta has that where one was published, else the
+manifest is compared with what is on disk. New files are first written beside the tree and checked; while it is being
+changed it has another name, so that after a cut it counts as no tree. Going back to the release before is one move.
+
+Files that two trees share are hard links to one file: nobody may write to a file of a tree in place (replacing it is
+fine), so builds put their outputs elsewhere. What is put into a tree or replaced there anyway is gone after the next
+release. A file that was written to in place is put right by the next plan that finds the release standing, or has no
+delta: to look at every file takes longer than a delta does, which looks at all folders and at the files that it makes.
 """
 
 from __future__ import annotations
@@ -34,6 +40,7 @@ import fcntl
 import hashlib
 import http.client
 import json
+import lzma
 import os
 import pwd
 import queue
@@ -53,9 +60,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
     from typing import NoReturn
+
+    Place = Callable[["File"], bytes]
+    """Says where to write a file."""
 
 T = TypeVar("T")
 
@@ -86,6 +96,12 @@ FETCH_WORKERS = 4
 
 GAP_BYTES = 256 * 1024
 """Two wanted blocks that are closer than this are fetched in one request, with what is between them."""
+
+PIECE_BYTES = 1024 * 1024
+"""Large files are read and written in pieces of this."""
+
+RECORD_LINES = 100
+"""A tree's record that has grown longer, by about five lines a release, is written anew."""
 
 CHECK_TIMEOUT_S = 5.0
 CHECK_FIRST_S, CHECK_MOST_S = 0.1, 2.0
@@ -365,6 +381,8 @@ def check_content(step: str, content: Any) -> None:
     wanted = {"manifest_url": str, "manifest_sha256": str, "packs": dict}
     if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in wanted.items()):
         raise PlanUnusable(f"step {step}: content must say where the manifest and the packs are")
+    if not isinstance(content.get("deltas", {}), dict):
+        raise PlanUnusable(f"step {step}: content must say by manifest where deltas are")
 
 
 def is_below(path: bytes) -> bool:
@@ -955,7 +973,7 @@ def answer_of(url: str) -> str:
 
 
 class Known(NamedTuple):
-    """A file of a standing tree, as it was when the tree was made."""
+    """A file of a standing tree, as it was when it was put there."""
 
     sha256: str
     mode: int
@@ -963,8 +981,20 @@ class Known(NamedTuple):
     changed_ns: int
 
 
+class Other(NamedTuple):
+    """A folder of a standing tree; or a link, which has a target. A folder's time tells whether names came or went."""
+
+    mode: int
+    target: bytes = b""
+    changed_ns: int = 0
+
+
 class Tree:
-    """One tree on disk and its record: what was put there."""
+    """One tree on disk and its record: what was put there.
+
+    A record is lines of JSON, each of one kind. Whatever changes a tree appends some, and last the one that says which
+    manifest the tree is of: ``gone`` paths, ``others`` and ``files`` by path, ``parts`` by SHA-256, ``manifest_sha256``
+    """
 
     def __init__(self, home: bytes, name: bytes) -> None:
         self.name = name
@@ -972,36 +1002,73 @@ class Tree:
         self.record_path = self.path + b".json"
         self.manifest_sha256 = ""
         self.files: dict[bytes, Known] = {}
-        self._others: dict[bytes, tuple[int, bytes]] = {}
+        self.others: dict[bytes, Other] = {}
+        self.parts: dict[str, list[Lent]] = {}
+        """Of large contents: the stretches of blocks that they are made of."""
+        self._lines = 0
 
     @property
     def number(self) -> int:
         """Trees are numbered in the order in which they were made."""
         return int(self.name.split(b"-")[1])
 
-    def load(self) -> bool:
-        """Read the record; False when it is missing or damaged."""
+    def load(self, *kinds: str) -> bool:
+        """Read the record, or only lines of these kinds; False when it is missing or damaged."""
+        last = b""
         try:
-            with open(self.record_path, encoding="utf-8") as stream:
-                record = json.load(stream)
+            with open(self.record_path, "rb") as stream:
+                for last in stream:
+                    kind = last[2 : last.index(b'"', 2)].decode()
+                    if not kinds or kind in (*kinds, "gone", "manifest_sha256"):
+                        self._take(json.loads(last))
+                    self._lines += 1
         except (FileNotFoundError, ValueError):
             return False
-        self.manifest_sha256 = record["manifest_sha256"]
-        self.files = {os.fsencode(path): Known(*facts) for path, facts in record["files"].items()}
-        self._others = {os.fsencode(path): (mode, os.fsencode(to)) for path, (mode, to) in record["others"].items()}
-        return True
+        return last.startswith(b'{"manifest_sha256"')
 
-    def save(self, manifest_sha256: str, files: dict[bytes, Known], others: dict[bytes, tuple[int, bytes]]) -> None:
-        """Write the record."""
-        record = {
-            "manifest_sha256": manifest_sha256,
-            "files": {os.fsdecode(path): facts for path, facts in files.items()},
-            "others": {os.fsdecode(path): (mode, os.fsdecode(to)) for path, (mode, to) in others.items()},
-        }
-        write_whole(os.fsdecode(self.record_path), json.dumps(record))
+    def _take(self, line: dict[str, Any]) -> None:
+        for path in map(os.fsencode, line.get("gone", ())):
+            self.files.pop(path, None)
+            self.others.pop(path, None)
+        self.files.update((os.fsencode(path), Known(*facts)) for path, facts in line.get("files", {}).items())
+        for path, (mode, target, *times) in line.get("others", {}).items():
+            self.others[os.fsencode(path)] = Other(mode, os.fsencode(target), *times)
+        self.parts.update((digest, [Lent(*part) for part in parts]) for digest, parts in line.get("parts", {}).items())
+        self.manifest_sha256 = line.get("manifest_sha256", self.manifest_sha256)
+
+    def identity(self) -> str | None:
+        """Return which manifest the tree is of, without reading all of the record; None when that is damaged."""
+        try:
+            with open(self.record_path, "rb") as stream:
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - 200))
+                return str(json.loads(stream.read().splitlines()[-1])["manifest_sha256"])
+        except (FileNotFoundError, ValueError, IndexError, KeyError, TypeError):
+            return self.manifest_sha256 if self.load() else None
+
+    def save(self) -> None:
+        """Write the record anew."""
+        used = {known.sha256 for known in self.files.values()}
+        self.parts = {digest: parts for digest, parts in self.parts.items() if digest in used}
+        write_whole(os.fsdecode(self.record_path), lines_of(self))
+
+    def append(self, gone: Iterable[bytes], change: Tree) -> None:
+        """Add to the record what has changed, durably. One that has grown long is written anew instead."""
+        if self._lines > RECORD_LINES:
+            self.load()
+            self._take({"gone": [os.fsdecode(path) for path in gone]})
+            self.files.update(change.files)
+            self.others.update(change.others)
+            self.parts.update(change.parts)
+            self.manifest_sha256 = change.manifest_sha256
+            self.save()
+            return
+        with open(self.record_path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"gone": [os.fsdecode(path) for path in gone]}) + "\n" + lines_of(change))
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def has(self, path: bytes) -> bool:
-        """Whether a file is as it was when the tree was made. Content that changed has another time."""
+        """Whether a file is as it was when it was put there. Content that changed has another time."""
         known = self.files[path]
         try:
             status = os.lstat(os.path.join(self.path, path))
@@ -1012,14 +1079,60 @@ class Tree:
 
     def whole(self) -> bool:
         """Whether everything in the record is there as it was. A crash of the machine leaves shorter files."""
-        return all(self.has(path) for path in self.files) and all(self._has_other(path) for path in self._others)
+        return all(self.has(path) for path in self.files) and all(self.has_other(path) for path in self.others)
 
-    def _has_other(self, path: bytes) -> bool:
-        mode, target = self._others[path]
+    def has_other(self, path: bytes) -> bool:
+        """Whether a folder or link is as it was put there; what is in a folder does not matter."""
+        mode, target, _ = self.others[path]
         full = os.path.join(self.path, path)
         if target:
             return os.path.islink(full) and os.readlink(full) == target
-        return os.path.isdir(full) and os.lstat(full).st_mode == stat.S_IFDIR | mode
+        return mode_of(full) == stat.S_IFDIR | mode
+
+    def same_names(self) -> bool:
+        """Whether no name has come into any folder or gone since the tree was made: a fraction of the work of all."""
+        folders = ((path, other) for path, other in self.others.items() if not other.target)
+        return all(folder(below(self.path, path)) == other for path, other in folders)
+
+
+def lines_of(tree: Tree) -> str:
+    """Return the lines of a record."""
+    files = {os.fsdecode(path): facts for path, facts in tree.files.items()}
+    others = {os.fsdecode(path): (at.mode, os.fsdecode(at.target), at.changed_ns) for path, at in tree.others.items()}
+    lines = ({"others": others}, {"parts": tree.parts}, {"files": files}, {"manifest_sha256": tree.manifest_sha256})
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def mode_of(path: bytes) -> int:
+    """Return what kind of thing is at a path and its mode; 0 when there is nothing."""
+    try:
+        return os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def folder(path: bytes) -> Other | None:
+    """Return what is to be known of a folder; None when it is none."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Other(stat.S_IMODE(status.st_mode), b"", status.st_mtime_ns) if stat.S_ISDIR(status.st_mode) else None
+
+
+def below(folder: bytes, path: bytes) -> bytes:
+    """Return where a path of a release is in a folder."""
+    return folder if path == b"." else os.path.join(folder, path)
+
+
+def top_down(paths: Iterable[bytes]) -> list[bytes]:
+    """Sort paths so that each comes after the folder that it is in."""
+    return sorted(paths, key=lambda path: (path != b".", path))
+
+
+def parent(path: bytes) -> bytes:
+    """Return the path of the folder that a path of a release is in."""
+    return os.path.dirname(path) or b"."
 
 
 class Trees:
@@ -1038,24 +1151,32 @@ class Trees:
         folder, name = os.path.split(os.readlink(self.link))
         return Tree(self.home, name) if folder == self._folder and re.fullmatch(b"tree-[0-9]+", name) else None
 
+    def spare(self) -> Tree | None:
+        """Return the tree that the next release is made of: the latest but the present one."""
+        present = self.present()
+        others = (tree for tree in self._all() if present is None or tree.name != present.name)
+        return next((tree for tree in others if tree.identity() is not None), None)
+
+    def next(self) -> Tree:
+        """Return a tree that is not there yet."""
+        return Tree(self.home, b"tree-%d" % (max([0, *(tree.number for tree in self._all())]) + 1))
+
     def stands(self, manifest_sha256: str) -> bool:
         """Whether the link points to a whole tree of this manifest."""
         tree = self.present()
-        return tree is not None and tree.load() and tree.manifest_sha256 == manifest_sha256 and tree.whole()
+        return tree is not None and tree.identity() == manifest_sha256 and tree.load() and tree.whole()
 
-    def all(self) -> list[Tree]:
+    def _all(self) -> list[Tree]:
         """Return the trees on disk, latest first."""
         names = [name for name in os.listdir(self.home) if re.fullmatch(b"tree-[0-9]+", name)]
         return sorted((Tree(self.home, name) for name in names), key=lambda tree: -tree.number)
 
     def clear(self) -> None:
-        """Remove all but the present tree and the latest one before it, and what a cut left behind."""
-        present = self.present()
-        older = [tree for tree in self.all() if present is not None and tree.number <= present.number]
-        keep = {name for tree in older[:2] for name in (tree.name, tree.name + b".json")}
+        """Remove all but the present tree and the spare one, and what a cut left behind."""
+        keep = {name for tree in (self.present(), self.spare()) if tree for name in (tree.name, tree.name + b".json")}
         for name in os.listdir(self.home):
             if name not in keep:
-                remove(os.path.join(self.home, name))
+                remove_tree(os.path.join(self.home, name))
 
     def switch(self, tree: Tree) -> None:
         """Point the link to a tree, at once.
@@ -1072,31 +1193,67 @@ class Trees:
         os.replace(temporary, self.link)
         sync_directory(os.path.dirname(self.link))
 
+    def twin(self, tree: Tree) -> Tree:
+        """Make a second tree of a loaded one, of hard links; what is not as it was put there is left out."""
+        new = self.next()
+        part = new.path + b".part"
+        folders = top_down(path for path, other in tree.others.items() if not other.target)
+        for path in folders:
+            os.mkdir(below(part, path), 0o700)
+        with directory(tree.path) as source, directory(part) as target:
+            for path, known in tree.files.items():
+                if tree.has(path):
+                    os.link(path, path, src_dir_fd=source, dst_dir_fd=target)
+                    new.files[path] = known
+            for path, other in tree.others.items():
+                if other.target:
+                    os.symlink(other.target, path, dir_fd=target)
+                    new.others[path] = other
+        for path in reversed(folders):
+            new.others[path] = made_folder(below(part, path), tree.others[path].mode)
+        new.parts = tree.parts
+        new.manifest_sha256 = tree.manifest_sha256 if len(new.files) == len(tree.files) else ""
+        new.save()
+        os.rename(part, new.path)
+        return new
+
+
+@contextlib.contextmanager
+def directory(path: bytes) -> Iterator[int]:
+    """Open a directory, for calls that take paths below it."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def made_folder(path: bytes, mode: int) -> Other:
+    """Give a folder its mode once nothing more is put into it; return what is known of it from now on."""
+    os.chmod(path, mode)
+    return Other(mode, b"", os.lstat(path).st_mtime_ns)
+
+
+def remove_tree(path: bytes) -> None:
+    """Remove a file or a directory with all in it. A tree is renamed first: cut off, it looks like no tree."""
+    if os.path.isdir(path) and not os.path.islink(path) and not path.endswith(b".gone"):
+        os.rename(path, path + b".gone")
+        path += b".gone"
+    remove(path)
+
 
 def remove(path: bytes) -> None:
-    """Remove a file or a directory with all in it. A tree is renamed first: cut off, it looks like no tree."""
+    """Remove whatever is at a path."""
     if os.path.islink(path) or not os.path.isdir(path):
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         return
-    doomed = path if path.endswith(b".gone") else path + b".gone"
-    os.rename(path, doomed)
-    for folder, _, _ in os.walk(doomed):
+    for folder, _, _ in os.walk(path):
         os.chmod(folder, 0o700)
-    shutil.rmtree(doomed)
+    shutil.rmtree(path)
 
 
-# ---- sync: a release's content ----
-
-
-class File(NamedTuple):
-    """A file that a release has."""
-
-    path: bytes
-    mode: int
-    size: int
-    sha256: str
-    blocks: list[int]
-    offset: int
+# ---- sync: what a release has ----
 
 
 class Block(NamedTuple):
@@ -1109,51 +1266,86 @@ class Block(NamedTuple):
     size: int
 
 
-class Release:
-    """A manifest (its format: shared/releases.py), decoded and checked."""
+class File(NamedTuple):
+    """A file that a release has. Its content: ``parts`` as (block, start, length), or else all of ``blocks``' text."""
 
-    def __init__(self, text: bytes) -> None:
-        stored = json.loads(text)
+    path: bytes
+    mode: int
+    size: int
+    sha256: str
+    blocks: list[int]
+    offset: int
+    parts: list[tuple[int, int, int]]
+
+
+class Release:
+    """The entries of a manifest or of a delta (their format: shared/manifests.py), decoded and checked."""
+
+    def __init__(self, stored: dict[str, Any]) -> None:
         packs = [pack["sha256"] for pack in stored.get("packs", [])]
         self.lengths = {pack["sha256"]: pack["length"] for pack in stored.get("packs", [])}
         self.blocks = [Block(n, packs[b[0]], *b[1:]) for n, b in enumerate(stored.get("blocks", []))]
         self.folders: dict[bytes, int] = {}
         self.links: dict[bytes, bytes] = {}
         self.files: list[File] = []
+        seen: set[bytes] = set()
         for entry in stored["entries"]:
-            self._add(entry)
+            self._add(entry, seen)
 
-    def _add(self, entry: dict[str, Any]) -> None:
-        path, mode = unquote_to_bytes(entry["path"]), entry.get("mode", 0o644)
-        if path != b"." and not is_below(path):
-            raise Corrupt("the manifest has a path outside of the release: {!r}".format(entry["path"]))
+    def _add(self, entry: dict[str, Any], seen: set[bytes]) -> None:
+        path, mode = inside(entry["path"]), entry.get("mode", 0o644)
+        if path in seen:
+            raise Corrupt("the manifest names a path twice: {!r}".format(entry["path"]))
+        seen.add(path)
         kind = entry.get("kind", "file")
         if kind == "dir":
             self.folders[path] = mode
         elif kind == "link":
             self.links[path] = unquote_to_bytes(entry["target"])
         else:
-            blocks = entry.get("blocks", [])
-            facts = (entry.get("size", 0), entry["sha256"], blocks, entry.get("offset", 0))
-            self.files.append(File(path, mode, *facts))
+            content = (entry.get("size", 0), entry["sha256"], entry.get("blocks", []), entry.get("offset", 0))
+            self.files.append(File(path, mode, *content, entry.get("parts", [])))
+
+    def paths(self) -> set[bytes]:
+        """Return the paths of all entries."""
+        return {*self.folders, *self.links, *(file.path for file in self.files)}
+
+    def place(self, file: File) -> list[tuple[Block, int, int]]:
+        """Return the stretches of blocks that a file's content is: (block, start, length).
+
+        Raises:
+            Corrupt: they do not make it up.
+        """
+        found = [(self.blocks[number], start, length) for number, start, length in file.parts]
+        start, left = file.offset, file.size
+        for number in file.blocks:
+            found.append((self.blocks[number], start, min(left, self.blocks[number].size - start)))
+            start, left = 0, left - found[-1][2]
+        if sum(length for _, _, length in found) != file.size:
+            raise Corrupt(f"the manifest's blocks do not make up {file.path!r}")
+        return found
 
 
-class Part(NamedTuple):
-    """A stretch of a block's text, and the place in a content that it is for."""
+def inside(name: str) -> bytes:
+    """Return a path of a release.
 
-    start: int
-    length: int
-    content: Content
-    position: int
+    Raises:
+        Corrupt: it leads out of it.
+    """
+    path = unquote_to_bytes(name)
+    if path != b"." and not is_below(path):
+        raise Corrupt(f"the manifest has a path outside of the release: {name!r}")
+    return path
 
 
 class Content:
-    """A content that has to be fetched, and the files that are to have it."""
+    """A content that has to be put into files, and these files."""
 
     def __init__(self, sha256: str, size: int) -> None:
         self.sha256 = sha256
         self.size = size
         self.files: list[File] = []
+        self.lent = False
         self._missing = size
         self._lock = threading.Lock()
 
@@ -1163,13 +1355,88 @@ class Content:
             self._missing -= count
             return self._missing == 0
 
+    def again(self) -> None:
+        """Nothing has arrived."""
+        self._missing, self.lent = self.size, False
 
-class Span(NamedTuple):
-    """Blocks of a pack that are fetched in one request."""
 
-    pack: str
-    blocks: list[Block]
-    whole: bool
+class Change:
+    """What has to be done to a tree to make it a release."""
+
+    def __init__(self, put: Release, removed: Iterable[bytes]) -> None:
+        self.put = put
+        self.removed = set(removed)
+        self.seen: set[bytes] = set()
+        """Folders whose names were looked at: it is from now on that they must not change."""
+        self.recipes: dict[str, tuple[bytes, list[int]]] = {}
+        self.literals = b""
+
+
+def read_delta(text: bytes) -> Change:
+    """Read a delta (its format: shared/deltas.py).
+
+    Raises:
+        Corrupt, LZMAError, ValueError, KeyError, TypeError, IndexError: it is none that this agent knows.
+    """
+    head, literals = lzma.decompress(text).split(b"\n", 1)
+    stored = json.loads(head)
+    if stored["form"] != 1:
+        raise Corrupt("the delta is not of a form that this agent knows")
+    change = Change(Release(stored), map(inside, stored["removed"]))
+    change.recipes = {
+        digest: (unquote_to_bytes(path), numbers) for digest, (path, numbers) in stored["recipes"].items()
+    }
+    change.literals = literals
+    return change
+
+
+def compared(base: Tree, release: Release) -> Change:
+    """Find out what to do to a loaded tree, looking at everything in it, and at what is in it that should not be.
+
+    ``release`` keeps only what has to be put.
+    """
+    real = real_folders(base)
+    same = {path for path in base.files if parent(path) in real and base.has(path)}
+    wanted = release.paths()
+    removed = [path for path in (*base.files, *base.others) if path not in wanted]
+    changed = {path for path in real if folder(below(base.path, path)) != base.others[path]}
+    removed += strays(base, changed)
+    release.files = [file for file in release.files if file.path not in same or differs(base.files[file.path], file)]
+    release.folders = {path: mode for path, mode in release.folders.items() if real.get(path, -1) != mode}
+    release.links = {
+        path: target
+        for path, target in release.links.items()
+        if parent(path) not in real or base.others.get(path, Other(0)).target != target or not base.has_other(path)
+    }
+    change = Change(release, (path for path in removed if parent(path) in real))
+    change.seen = changed - change.removed
+    return change
+
+
+def differs(known: Known, file: File) -> bool:
+    """Whether a file of a release is not what is known to be there."""
+    return (known.sha256, known.mode) != (file.sha256, file.mode)
+
+
+def real_folders(base: Tree) -> dict[bytes, int]:
+    """Return the recorded folders that are there, with their modes: neither they nor those above are links."""
+    found: dict[bytes, int] = {}
+    for path in top_down(path for path, other in base.others.items() if not other.target):
+        if path == b"." or parent(path) in found:
+            there = folder(below(base.path, path))
+            if there is not None:
+                found[path] = there.mode
+    return found
+
+
+def strays(base: Tree, folders: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what somebody put into folders of a tree."""
+    for path in folders:
+        names = (name if path == b"." else os.path.join(path, name) for name in os.listdir(below(base.path, path)))
+        yield from (name for name in names if name not in base.files and name not in base.others)
+
+
+# ---- sync: from one release to another ----
 
 
 class Sync:
@@ -1178,72 +1445,224 @@ class Sync:
     def __init__(self, trees: Trees, where: dict[str, Any], moved: Moved) -> None:
         self._trees = trees
         self._where = where
+        self._goal: str = where["manifest_sha256"]
         self._moved = moved
-        self._made: dict[bytes, Known] = {}
 
     def run(self) -> None:
-        """Build the tree beside the present one, then switch.
+        """Make the release of the spare tree, which nobody sees, then switch; see that there is a spare tree again.
 
         Raises:
-            StepFailed, Corrupt, OSError: it cannot be fetched or written; the present tree stands as before.
+            StepFailed, Corrupt, Broken, OSError: it cannot be fetched or written; the present tree stands as before.
         """
         os.makedirs(self._trees.home, exist_ok=True)
         self._trees.clear()
-        if self._trees.stands(self._where["manifest_sha256"]):
-            return  # An earlier run was cut off between its last move and its entry in the ledger.
-        release = self._release()
-        trees = self._trees.all()
-        number = trees[0].number + 1 if trees else 1
-        new = Tree(self._trees.home, b"tree-%d" % number)
-        self._build(release, new.path + b".part", [tree for tree in trees if tree.load()])
-        others = {path: (mode, b"") for path, mode in release.folders.items()}
-        others.update((path, (0, target)) for path, target in release.links.items())
-        if len(self._made) != len(release.files):
-            raise Corrupt("the manifest names a file twice")
-        new.save(self._where["manifest_sha256"], self._made, others)
-        os.rename(new.path + b".part", new.path)
-        self._trees.switch(new)
-        self._trees.clear()
+        if not self._trees.stands(self._goal):  # It does when we were cut off before the entry in the ledger.
+            self._trees.switch(self._spare_of_goal() or self._made())
+        present = self._trees.present()
+        if present is not None and self._trees.spare() is None and present.load():
+            self._trees.twin(present)
+
+    def _spare_of_goal(self) -> Tree | None:
+        """Return the spare tree if it is of this release already, and as it was made."""
+        spare = self._trees.spare()
+        if spare is None or spare.identity() != self._goal or not spare.load():
+            return None
+        return spare if spare.same_names() and spare.whole() else None
+
+    def _made(self) -> Tree:
+        present, base = self._trees.present(), self._trees.spare()
+        if base is None and present is not None and present.load():
+            base = self._trees.twin(present)
+        if base is not None and not base.load("others"):
+            remove_tree(base.path)
+            base = None
+        if base is None:
+            return self._compared(Tree(self._trees.home, b"none"))
+        if present is not None and present.identity() == self._goal:
+            return self._compared(base)  # It was changed by hand, and the spare tree shares files with it.
+        return self._by_delta(base) or self._compared(base)
+
+    def _by_delta(self, base: Tree) -> Tree | None:
+        """Make the release by a delta from the base's; None when that cannot be done, and nothing has changed then."""
+        delta = self._where.get("deltas", {}).get(base.identity())
+        if delta is None or not base.same_names():
+            return None
+        try:
+            text = patiently(lambda: self._fetched(delta["url"]), time.sleep)
+            if hashlib.sha256(text).hexdigest() != delta["sha256"]:
+                raise Corrupt("the delta is not the one that the plan names")
+            making = Making(self._trees, base, read_delta(text), self._where["packs"], self._moved)
+            making.stage([])
+        except UNUSABLE as error:
+            log(f"the delta is of no use, manifest and packs are: {error!r}")
+            remove(staged(self._trees))
+            return None
+        return making.finish(self._goal)
+
+    def _compared(self, base: Tree) -> Tree:
+        """Make the release by its manifest, from what is on disk and packs."""
+        present = self._trees.present()
+        sources = [tree for tree in (present, base) if tree is not None and tree.load()]
+        change = compared(base, self._release())
+        making = Making(self._trees, base, change, self._where["packs"], self._moved)
+        making.stage(sources)
+        return making.finish(self._goal)
 
     def _release(self) -> Release:
-        text = patiently(self._manifest, time.sleep)
-        if hashlib.sha256(text).hexdigest() != self._where["manifest_sha256"]:
+        text = patiently(lambda: self._fetched(self._where["manifest_url"]), time.sleep)
+        if hashlib.sha256(text).hexdigest() != self._goal:
             raise Corrupt("the manifest is not the one that the plan names")
         try:
-            release = Release(text)
+            release = Release(json.loads(text))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise Corrupt(f"the manifest is not of a form that this agent knows: {error!r}") from error
         if set(release.lengths) - set(self._where["packs"]):
             raise StepFailed("the plan does not say where all packs of the release are")
         return release
 
-    def _manifest(self) -> bytes:
-        with Download(self._where["manifest_url"], self._moved) as response:
+    def _fetched(self, url: str) -> bytes:
+        with Download(url, self._moved) as response:
             return response.read_all()
 
-    def _build(self, release: Release, path: bytes, trees: list[Tree]) -> None:
-        os.mkdir(path, 0o700)
-        for folder in sorted(release.folders):
-            if folder != b".":
-                os.mkdir(os.path.join(path, folder), 0o700)
-        missing = self._take_over(release, path, trees)
-        Fetching(release, path, missing, urls=self._where["packs"], moved=self._moved, made=self._made).run()
-        for link, target in release.links.items():
-            os.symlink(target, os.path.join(path, link))
-        for folder in sorted(release.folders, reverse=True):
-            os.chmod(os.path.join(path, folder), release.folders[folder])
 
-    def _take_over(self, release: Release, path: bytes, trees: list[Tree]) -> dict[str, Content]:
+UNUSABLE = (Broken, Corrupt, StepFailed, OSError, EOFError, lzma.LZMAError, ValueError, KeyError, TypeError, IndexError)
+"""What a delta may be, or the tree that it is for: then there is another way."""
+
+
+def staged(trees: Trees) -> bytes:
+    """Where files wait until all are there."""
+    return os.path.join(trees.home, b"staged")
+
+
+class Making:
+    """Makes a tree into another release.
+
+    First all new files are written beside it, and checked; only then is anything in it changed, under another name.
+    Where there is no tree yet, they are written to their places at once.
+    """
+
+    def __init__(self, trees: Trees, base: Tree, change: Change, urls: dict[str, str], moved: Moved) -> None:
+        self._trees = trees
+        self._base = base
+        self._change = change
+        self._urls = urls
+        self._moved = moved
+        self._new = trees.next()
+        self._part = self._new.path + b".part"
+        self._bare = not os.path.isdir(base.path)
+        self._made: dict[bytes, Known] = {}
+        self._numbers = {file.path: number for number, file in enumerate(change.put.files)}
+        self._check_parents()
+
+    def _check_parents(self) -> None:
+        """Refuse to put anything anywhere but into folders of the release: a link could lead out of it."""
+        put, base = self._change.put, self._base.others
+        gone = self._change.removed | put.links.keys() | self._numbers.keys()
+        folders = {path for path, other in base.items() if not other.target and path not in gone} | put.folders.keys()
+        lost = [path for path in put.paths() if path != b"." and parent(path) not in folders]
+        if lost or b"." not in folders:
+            raise Corrupt(f"the manifest has no folder for {(lost or [b'.'])[0]!r}")
+
+    def _place(self, file: File) -> bytes:
+        if self._bare:
+            return os.path.join(self._part, file.path)
+        return os.path.join(staged(self._trees), b"%d" % self._numbers[file.path])
+
+    def stage(self, sources: list[Tree]) -> None:
+        """Write all files, from the trees that are on disk, by recipes, and from packs.
+
+        Raises:
+            StepFailed, Corrupt, Broken, OSError: a content cannot be had.
+        """
+        if self._bare:
+            self._make_folders()
+        else:
+            os.mkdir(staged(self._trees), 0o700)
+        missing = self._take_over(sources)
+        rebuild(self._base.path, self._change, missing, self._place, self._made)
+        lending = Lending(sources)
+        again = Fetching(self._change.put, missing, self._place, self._urls, self._moved, self._made).run(lending)
+        Fetching(self._change.put, again, self._place, self._urls, self._moved, self._made).run(Lending([]))
+
+    def _take_over(self, sources: list[Tree]) -> dict[str, Content]:
         """Link or copy all files whose content is on disk; return the contents that are not."""
         missing: dict[str, Content] = {}
-        local = Local(trees)
-        for file in release.files:
-            known = local.provide(file, os.path.join(path, file.path))
+        local = Local(sources)
+        for file in self._change.put.files:
+            known = local.provide(file, self._place(file))
             if known is None:
                 missing.setdefault(file.sha256, Content(file.sha256, file.size)).files.append(file)
             else:
                 self._made[file.path] = known
         return missing
+
+    def finish(self, manifest_sha256: str) -> Tree:
+        """Put the files into their places, and record what the tree is now. Cut off, it is no tree at all."""
+        if not self._bare:
+            os.rename(self._base.path, self._part)
+            os.rename(self._base.record_path, self._new.record_path)
+            self._open()
+            self._remove()
+            self._make_folders()
+            for file in self._change.put.files:
+                self._move(file)
+            os.rmdir(staged(self._trees))
+        for path, target in self._change.put.links.items():
+            remove(os.path.join(self._part, path))
+            os.symlink(target, os.path.join(self._part, path))
+        self._record(manifest_sha256)
+        os.rename(self._part, self._new.path)
+        return self._new
+
+    def _touched(self) -> set[bytes]:
+        """Return the folders whose names change, or that are new, or get another mode."""
+        put = self._change.put
+        changed = {*self._numbers, *put.links, *put.folders, *self._change.removed}
+        return {parent(path) for path in changed} | put.folders.keys() | self._change.seen
+
+    def _open(self) -> None:
+        """Let names be changed in folders that do not let their owner, whoever we are."""
+        for path in top_down(self._touched()):
+            other = self._base.others.get(path)
+            if other is not None and not other.target and other.mode & 0o300 != 0o300:
+                os.chmod(below(self._part, path), 0o700)
+
+    def _remove(self) -> None:
+        for path in self._change.removed:
+            if parent(path) not in self._change.removed:
+                remove(os.path.join(self._part, path))
+
+    def _make_folders(self) -> None:
+        for path in top_down(self._change.put.folders):
+            full = below(self._part, path)
+            if not stat.S_ISDIR(mode_of(full)):
+                remove(full)
+                os.mkdir(full, 0o700)
+
+    def _move(self, file: File) -> None:
+        to = os.path.join(self._part, file.path)
+        try:
+            os.rename(self._place(file), to)
+        except IsADirectoryError:
+            remove(to)
+            os.rename(self._place(file), to)
+
+    def _record(self, manifest_sha256: str) -> None:
+        """Close the folders that were changed, and note down what there is now."""
+        change, put = Tree(self._trees.home, self._new.name), self._change.put
+        change.files = self._made
+        change.others = {path: Other(0, target) for path, target in put.links.items()}
+        no_folders = self._change.removed | put.links.keys() | self._numbers.keys()
+        for path in reversed(top_down(self._touched() - no_folders)):
+            mode = put.folders[path] if path in put.folders else self._base.others[path].mode
+            change.others[path] = made_folder(below(self._part, path), mode)
+        change.parts = {file.sha256: lent_by(put, file) for file in put.files if len(file.blocks) + len(file.parts) > 1}
+        change.manifest_sha256 = manifest_sha256
+        if self._bare:
+            change.save()
+        else:
+            self._base.record_path = self._new.record_path
+            self._base.append(no_folders | put.folders.keys(), change)
 
 
 class Local:
@@ -1260,7 +1679,7 @@ class Local:
         """Make a file from what is on disk, and return what is known of it: None when its content is not there."""
         for tree in self._trees:
             known = tree.files.get(file.path)
-            if known is not None and (known.sha256, known.mode) == (file.sha256, file.mode) and tree.has(file.path):
+            if known is not None and not differs(known, file) and tree.has(file.path):
                 os.link(os.path.join(tree.path, file.path), to)
                 return known
         holder = self._holders.get(file.sha256)
@@ -1270,13 +1689,50 @@ class Local:
         """Copy a content that has another name or mode now, or was touched; None when it is another by now."""
         try:
             with open(os.path.join(tree.path, path), "rb") as source, open(to, "xb") as target:
-                shutil.copyfileobj(source, target, 1024 * 1024)
-        except FileNotFoundError:
+                shutil.copyfileobj(source, target, PIECE_BYTES)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(to)
             return None
         if digest_of(to) != file.sha256:
             os.unlink(to)
             return None
         return finish(file, to)
+
+
+class Lent(NamedTuple):
+    """A stretch of a block's text that a content on disk has: all lie in it one after the other."""
+
+    pack: str
+    offset: int
+    start: int
+    length: int
+
+
+def lent_by(release: Release, file: File) -> list[Lent]:
+    """Return what of blocks a file will have."""
+    return [Lent(block.pack, block.offset, start, length) for block, start, length in release.place(file)]
+
+
+class Lending:
+    """Finds stretches of blocks in large files of standing trees."""
+
+    def __init__(self, trees: list[Tree]) -> None:
+        self._known: dict[tuple[str, int], list[tuple[int, int, bytes, int]]] = {}
+        for tree in trees:
+            for path, known in tree.files.items():
+                position = 0
+                for part in tree.parts.get(known.sha256, ()):
+                    place = (part.start, part.length, os.path.join(tree.path, path), position)
+                    self._known.setdefault((part.pack, part.offset), []).append(place)
+                    position += part.length
+
+    def find(self, block: Block, start: int, length: int) -> tuple[bytes, int] | None:
+        """Return a file and where in it a stretch is said to be."""
+        for first, count, path, position in self._known.get((block.pack, block.offset), ()):
+            if first <= start and start + length <= first + count:
+                return path, position + start - first
+        return None
 
 
 def finish(file: File, path: bytes) -> Known:
@@ -1286,13 +1742,133 @@ def finish(file: File, path: bytes) -> Known:
     return Known(file.sha256, file.mode, status.st_size, status.st_mtime_ns)
 
 
+def write_file(file: File, path: bytes, pieces: Iterable[bytes]) -> Known:
+    """Write a file and return what is known of it from now on."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        for piece in pieces:
+            write_all(handle, piece)
+        os.fchmod(handle, file.mode)
+        status = os.fstat(handle)
+    finally:
+        os.close(handle)
+    return Known(file.sha256, file.mode, status.st_size, status.st_mtime_ns)
+
+
+def spread(content: Content, first: bytes, place: Place, made: dict[bytes, Known]) -> None:
+    """Copy a content that was checked to where else it belongs, and note what is known of its files."""
+    for file in content.files:
+        path = place(file)
+        if path != first:
+            shutil.copyfile(first, path)
+        made[file.path] = finish(file, path)
+
+
 def digest_of(path: bytes) -> str:
     """Return the SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        for piece in iter(lambda: stream.read(1024 * 1024), b""):
+        for piece in iter(lambda: stream.read(PIECE_BYTES), b""):
             digest.update(piece)
     return digest.hexdigest()
+
+
+# ---- sync: contents by recipes ----
+
+
+def rebuild(base: bytes, change: Change, missing: dict[str, Content], place: Place, made: dict[bytes, Known]) -> None:
+    """Make contents from files of the base, and take them off what is missing. What comes out wrong stays missing."""
+    tasks, position = [], 0
+    for digest, (source, numbers) in change.recipes.items():
+        if digest in missing and (not source or is_below(source)):
+            tasks.append(Recipe(missing[digest], os.path.join(base, source), numbers, change.literals, position))
+        position += sum(numbers[::3])
+    large = [task for task in tasks if task.content.size > PIECE_BYTES]
+    done: list[Recipe] = []
+    helpers = [threading.Thread(target=cook, args=(large, place, done), daemon=True) for _ in range(min(2, len(large)))]
+    for helper in helpers:
+        helper.start()
+    cook([task for task in tasks if task.content.size <= PIECE_BYTES], place, done)
+    for helper in helpers:
+        helper.join()
+    for task in done:
+        spread(task.content, place(task.content.files[0]), place, made)
+        del missing[task.content.sha256]
+
+
+def cook(tasks: list[Recipe], place: Place, done: list[Recipe]) -> None:
+    """Take tasks off the list and carry them out; from any thread."""
+    while True:
+        try:
+            task = tasks.pop()
+        except IndexError:
+            return
+        try:
+            if task.make(place(task.content.files[0])):
+                done.append(task)
+        except OSError as error:
+            log(f"{task.content.files[0].path!r} cannot be made of what it was: {error}")
+
+
+class Recipe(NamedTuple):
+    """How to make a content (its format: shared/recipes.py); what is new begins at ``position`` in ``literals``."""
+
+    content: Content
+    source: bytes
+    numbers: list[int]
+    literals: bytes
+    position: int
+
+    def make(self, path: bytes) -> bool:
+        """Write the content; False when it is not what it should be: then the source is another by now."""
+        digest = hashlib.sha256()
+        with open(path, "wb", buffering=0) as target:
+            for piece in self._pieces():
+                digest.update(piece)
+                write_all(target.fileno(), piece)
+        return digest.hexdigest() == self.content.sha256
+
+    def _pieces(self) -> Iterator[bytes]:
+        position, at = self.position, 0
+        source = self.source if any(self.numbers[2::3]) else os.devnull
+        with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as old:
+            for number in range(0, len(self.numbers), 3):
+                literal, skip, copy = self.numbers[number : number + 3]
+                if literal:
+                    yield self.literals[position : position + literal]
+                position, at = position + literal, at + skip
+                yield from stretch(old.fileno(), at, copy)
+                at += copy
+
+
+def stretch(handle: int, at: int, count: int) -> Iterator[bytes]:
+    """Yield so many bytes of a file from a position on, or as many as there are, a piece at a time."""
+    while count > 0:
+        piece = os.pread(handle, min(count, PIECE_BYTES), at)
+        if not piece:
+            return
+        yield piece
+        at, count = at + len(piece), count - len(piece)
+
+
+# ---- sync: contents from packs ----
+
+
+class Part(NamedTuple):
+    """A stretch of a block's text, and the place in a content that it is for."""
+
+    start: int
+    length: int
+    content: Content
+    position: int
+
+
+class Span(NamedTuple):
+    """Blocks of a pack that are fetched in one request."""
+
+    pack: str
+    blocks: list[Block]
+    whole: bool
 
 
 class Fetching:
@@ -1301,32 +1877,32 @@ class Fetching:
     def __init__(
         self,
         release: Release,
-        path: bytes,
         contents: dict[str, Content],
-        *,
+        place: Place,
         urls: dict[str, str],
         moved: Moved,
         made: dict[bytes, Known],
     ) -> None:
         self._release = release
-        self._path = path
         self._contents = contents
+        self._place = place
         self._urls = urls
         self._moved = moved
         self._made = made
         self._parts: dict[int, list[Part]] = {}
+        self._again: dict[str, Content] = {}
         self._work: queue.SimpleQueue[Span] = queue.SimpleQueue()
         self._ends: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         self._stop = threading.Event()
 
-    def run(self) -> None:
-        """Fetch everything.
+    def run(self, lending: Lending) -> dict[str, Content]:
+        """Fetch everything but what large files on disk lend; return the contents for which these were others by now.
 
         Raises:
             StepFailed, Corrupt, OSError: from the first worker that gave up.
         """
         for content in self._contents.values():
-            self._plan(content)
+            self._plan(content, lending)
         for span in spans(self._release, set(self._parts)):
             self._work.put(span)
         workers = min(FETCH_WORKERS, self._work.qsize())
@@ -1339,20 +1915,33 @@ class Fetching:
                     raise error
         finally:
             self._stop.set()
+        return self._again
 
-    def _plan(self, content: Content) -> None:
+    def _plan(self, content: Content, lending: Lending) -> None:
         """Note which stretch of which block goes where in a content."""
+        place = self._release.place(content.files[0])
+        position = 0
         if not content.size:
             self._write_small(content, b"")
-            return
-        file, position = content.files[0], 0
-        start = file.offset
-        for number in file.blocks:
-            length = min(content.size - position, self._release.blocks[number].size - start)
-            self._parts.setdefault(number, []).append(Part(start, length, content, position))
-            position, start = position + length, 0
-        if position != content.size:
-            raise Corrupt(f"the manifest's blocks do not make up {file.path!r}")
+        for block, start, length in place:
+            part = Part(start, length, content, position)
+            lent = lending.find(block, start, length) if len(place) > 1 else None
+            if lent is None:
+                self._parts.setdefault(block.number, []).append(part)
+            else:
+                self._borrow(part, *lent)
+            position += length
+
+    def _borrow(self, part: Part, path: bytes, at: int) -> None:
+        """Copy a stretch from a file on disk. When that cannot be read, zeros are left, which are noticed."""
+        part.content.lent = True
+        pieces: list[bytes] = []
+        try:
+            with open(path, "rb", buffering=0) as source:
+                pieces += stretch(source.fileno(), at, part.length)
+        except OSError as error:
+            log(f"{path!r} is not used: {error}")
+        self._write_part(part, b"".join(pieces).ljust(part.length, b"\0"))
 
     def _worker(self) -> None:
         try:
@@ -1396,18 +1985,10 @@ class Fetching:
         if hashlib.sha256(text).hexdigest() != content.sha256:
             raise corrupt(content)
         for file in content.files:
-            path = os.path.join(self._path, file.path)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            try:
-                write_all(handle, text)
-                os.fchmod(handle, file.mode)
-                status = os.fstat(handle)
-            finally:
-                os.close(handle)
-            self._made[file.path] = Known(file.sha256, file.mode, status.st_size, status.st_mtime_ns)
+            self._made[file.path] = write_file(file, self._place(file), (text,))
 
     def _write_part(self, part: Part, piece: bytes) -> None:
-        first = os.path.join(self._path, part.content.files[0].path)
+        first = self._place(part.content.files[0])
         handle = os.open(first, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             os.lseek(handle, part.position, os.SEEK_SET)
@@ -1419,13 +2000,13 @@ class Fetching:
 
     def _complete(self, content: Content, first: bytes) -> None:
         """A large content is all there: check it, and copy it to where else it belongs."""
-        if digest_of(first) != content.sha256:
+        if digest_of(first) == content.sha256:
+            spread(content, first, self._place, self._made)
+        elif content.lent:
+            content.again()
+            self._again[content.sha256] = content
+        else:
             raise corrupt(content)
-        for file in content.files:
-            path = os.path.join(self._path, file.path)
-            if path != first:
-                shutil.copyfile(first, path)
-            self._made[file.path] = finish(file, path)
 
 
 def corrupt(content: Content) -> Corrupt:

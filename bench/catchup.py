@@ -28,7 +28,7 @@ from bench.codetree import write_versions
 from bench.measurement import Measurement, ratio
 from shared import releases
 from shared.cloud import Conflict, StoredObject
-from shared.plan import Content, Plan, PlannedStep
+from shared.plan import Plan, PlannedStep
 
 SCALE = float(os.environ.get("BENCH_SCALE", "1"))
 COMMAND = "python -m bench catchup" if SCALE == 1 else f"BENCH_SCALE={SCALE:g} python -m bench catchup"
@@ -114,6 +114,8 @@ class _Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.url = ""
+        """Where it is served, once it is."""
 
     async def get(self, key: str) -> StoredObject | None:
         path = self._root / key
@@ -138,7 +140,7 @@ class _Folder:
         raise NotImplementedError
 
     async def presign_get(self, key: str, expires_s: int) -> str:
-        raise NotImplementedError
+        return f"{self.url}/{key}"
 
     async def presign_put(self, key: str, expires_s: int) -> str:
         raise NotImplementedError
@@ -207,6 +209,7 @@ def _ours(folder: Path, versions: Sequence[Path]) -> tuple[dict[str, Ran], dict[
     root.mkdir()
     first, second, third = versions
     with _serving(folder / "store") as server:
+        store.url = server.url
         published = {first.name: _publish(store, first)}
         ours = {"full": _sync(server, store, root, first)}
         published |= {each.name: _publish(store, each) for each in (second, third)}
@@ -228,7 +231,7 @@ def _sync(server: _Server, store: _Folder, root: Path, version: Path) -> Ran:
     """Have the agent bring its tree to a version; raise CalledProcessError when it is not that then."""
     _say(f"the agent, to {version.name}")
     plan = root.parent / "plan.json"
-    plan.write_text(asyncio.run(_plan(server.url, store, version.name)).model_dump_json())
+    plan.write_text(asyncio.run(_plan(store, version.name)).model_dump_json())
     requests, sent = server.requests, server.sent
     ran, _ = _run([sys.executable, agent.__file__, "run", str(plan), "--root", str(root)])
     moved = replace(ran, wire_mb=(server.sent - sent) / 1e6, requests=server.requests - requests)
@@ -236,7 +239,7 @@ def _sync(server: _Server, store: _Folder, root: Path, version: Path) -> Ran:
     return moved
 
 
-async def _plan(url: str, store: _Folder, version: str) -> Plan:
+async def _plan(store: _Folder, version: str) -> Plan:
     """Return a plan of one step, with plain URLs for presigned ones."""
     release = await releases.outline(store, "app", version)
     step = PlannedStep(
@@ -247,18 +250,14 @@ async def _plan(url: str, store: _Folder, version: str) -> Plan:
         component="app",
         version=version,
         to="srv/app",
-        content=Content(
-            manifest_url=f"{url}/releases/app/{version}/manifest.json",
-            manifest_sha256=release.digest,
-            packs={pack: f"{url}/releases/app/packs/{pack}" for pack in release.packs},
-        ),
+        content=await releases.content(store, release, expires_s=TIMEOUT_S),
     )
     return Plan(
         fleet="web",
         server="i-0123456789abcdef0",
         attempt="attempt-1",
         address="127.0.0.1",
-        report_url=f"{url}/report",
+        report_url=f"{store.url}/report",
         steps=(step,),
     )
 

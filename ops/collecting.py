@@ -1,4 +1,4 @@
-"""Garbage of releases: packs that no listed release needs, such as an upload that was never finished leaves behind.
+"""Garbage of releases: packs and deltas that no listed release needs, such as a cut upload leaves behind.
 
 First they are marked, with the time; only a later run, once they have been marked for long enough, deletes those that
 are still not needed. So the packs of a publish in progress, whose manifest comes last, are never young enough to go.
@@ -19,7 +19,8 @@ from shared.cloud import ObjectsPort
 from shared.components import Components
 from shared.documents import Documents
 from shared.fleets import Fleets
-from shared.records import Garbage, Sweep, garbage_key, pack_key, sweep_key
+from shared.outlines import Outline
+from shared.records import Garbage, Sweep, deltas_prefix, garbage_key, pack_key, sweep_key
 
 MIN_AGE = timedelta(hours=1)
 """No publish is trusted to be quicker than this from its first pack to its manifest."""
@@ -51,7 +52,7 @@ async def collect(
     if age < MIN_AGE:
         raise Refusal(f"an age of {age} could hurt a publish in progress; give at least {MIN_AGE}")
     documents, now = Documents(objects), clock.now()
-    stored = set(await objects.keys(pack_key(component, "")))
+    stored = {*await objects.keys(pack_key(component, "")), *await objects.keys(deltas_prefix(component))}
     garbage = stored - await needed(objects, components, component)
     marks = await documents.get(Garbage, garbage_key(component))
     seen = marks.seen if marks else {}
@@ -94,13 +95,13 @@ async def needed(objects: ObjectsPort, components: Components, component: str) -
     ]
     if missing:
         raise Refusal(f"nothing was deleted: {missing[0]} of {component}, and it is not listed: look for it first")
-    found: set[str] = set()
+    found: list[Outline] = []
     for version in listed:
         try:
-            found |= await releases.objects_of(objects, component, version)
+            found.append(await releases.outline(objects, component, version))
         except (ValidationError, releases.UnknownRelease) as error:
             raise Refusal(f"nothing was deleted: release {version} of {component} cannot be read") from error
-    return found
+    return await releases.objects_of(objects, component, found)
 
 
 async def _wanted(objects: ObjectsPort, components: Components, component: str) -> list[tuple[str, str]]:

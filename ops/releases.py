@@ -15,9 +15,9 @@ from shared.components import Components, chosen
 from shared.documents import Documents
 from shared.fleet import Fleet
 from shared.fleets import Fleets
+from shared.manifests import Entry, Manifest
 from shared.packing import Progress
 from shared.records import Bake, bake_key
-from shared.releases import Entry, Manifest
 from shared.runs import AGENT, NoPlan, Runs
 
 

@@ -61,7 +61,7 @@ class _Pack(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """The part of ``shared.releases.Manifest`` that counts here; what else a manifest holds is skipped."""
+    """The part of ``shared.manifests.Manifest`` that counts here; what else a manifest holds is skipped."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -1,7 +1,8 @@
 """Reading a directory that is to be released, and packing its contents.
 
 Files are cut into pieces of at most ``BLOCK_BYTES``; small files share a block. A block is one zlib stream: what the
-agent can read with the standard library, in bounded memory. Blocks stand one after the other in packs.
+agent can read with the standard library, in bounded memory. Blocks stand one after the other in packs. Of a large file
+that was edited since the release before only what is new is packed; the rest is stretches of blocks that are stored.
 """
 
 from __future__ import annotations
@@ -12,17 +13,28 @@ import re
 import stat
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from shared.recipes import Text, TooMuch, copies
 
 BLOCK_BYTES = 256 * 1024
 """Large enough to compress well and be few, small enough that fetching one small file costs little."""
 
 PACK_BYTES = 32 * 1024 * 1024
 """A pack is closed when it reaches this: two of them are held in memory, and several workers can share a release."""
+
+MATCHED_BYTES = 1024 * 1024 * 1024
+"""Larger files are packed whole when they change: what is matched is held in memory."""
+
+_LEAST_COPY = 4096
+"""A shorter stretch that is stored already is stored again: referring to it costs as much."""
+
+_MOST_PARTS_A_BLOCK = 4
+"""A file that edits have cut up finer than this is packed whole, so that it can be fetched in few requests."""
 
 _LEVEL = 1
 """Of zlib: 300 MB of code in seconds; higher levels save little of it."""
@@ -68,12 +80,36 @@ class Pack:
     blocks: tuple[Block, ...]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a content is: in these blocks one after the other, from ``offset`` in the text of the first."""
+class Part(NamedTuple):
+    """A stretch of the text of a block: of one that is stored, or of the block with this number among the new ones."""
 
-    blocks: tuple[int, ...]
-    offset: int
+    block: Block | int
+    start: int
+    length: int
+
+    def stored(self) -> Block:
+        """Return the block, which is stored by now."""
+        if isinstance(self.block, int):
+            raise TypeError(f"block {self.block} is not stored yet")
+        return self.block
+
+
+Place = tuple[Part, ...]
+"""Where a content is: these parts one after the other."""
+
+
+class Fresh(NamedTuple):
+    """A stretch of a content that is not stored."""
+
+    start: int
+    length: int
+
+
+class Earlier(NamedTuple):
+    """What a large file was in the release before, and where that is stored."""
+
+    text: Text
+    place: Place
 
 
 def encode_name(name: bytes) -> str:
@@ -134,8 +170,22 @@ class Packing:
     _texts: int = 0
     _open: bytearray = field(default_factory=bytearray)
 
-    def packs(self) -> Iterator[Pack]:
-        """Read all files once (those larger than a block that are new: twice) and yield the packs.
+    def new_large(self) -> list[Source]:
+        """Read the large files, and return those whose content is not known.
+
+        Raises:
+            SourceError, OSError: as ``packs``.
+        """
+        large = [source for source in self.sources if source.kind == "file" and source.size > BLOCK_BYTES]
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            digests = pool.map(lambda file: _digest(_pieces(file)), large)
+            self.digests.update(zip((file.path for file in large), digests, strict=True))
+        return [file for file in large if self.digests[file.path] not in self.known]
+
+    def packs(self, earlier: Mapping[str, Earlier]) -> Iterator[Pack]:
+        """Read the small files, and the large ones that are new, and yield the packs; call ``new_large`` before.
+
+        Of a file that ``earlier`` has by its path, only what is new is packed.
 
         Raises:
             SourceError: a file changed while it was read.
@@ -143,7 +193,7 @@ class Packing:
         """
         with ThreadPoolExecutor(_WORKERS) as pool:
             waiting: list[_Compressed] = []
-            for compressed in _in_order(pool, self._blocks()):
+            for compressed in _in_order(pool, self._blocks(earlier)):
                 waiting.append(compressed)
                 if sum(len(each.body) for each in waiting) >= PACK_BYTES:
                     yield _pack(waiting)
@@ -151,46 +201,121 @@ class Packing:
             if waiting:
                 yield _pack(waiting)
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _blocks(self, earlier: Mapping[str, Earlier]) -> Iterator[bytes]:
         """Yield the text of each block, in order."""
         files = [source for source in self.sources if source.kind == "file"]
         total, done = sum(file.size for file in files), 0
         for file in files:
-            yield from self._large(file) if file.size > BLOCK_BYTES else self._small(file)
+            if file.size <= BLOCK_BYTES:
+                yield from self._small(file)
+            elif self._is_new(self.digests[file.path]):
+                yield from self._large(file, earlier.get(file.path))
             done += file.size
             if self.progress is not None:
                 self.progress(done, total)
         yield from self._close()
 
-    def _small(self, file: Source) -> Iterator[bytes]:
-        text = b"".join(_pieces(file))
-        digest = self.digests[file.path] = hashlib.sha256(text).hexdigest()
-        if not text or digest in self.known or digest in self.places:
-            return
-        if len(self._open) + len(text) > BLOCK_BYTES:
-            yield from self._close()
-        self.places[digest] = Place((self._texts,), len(self._open))
-        self._open += text
+    def _is_new(self, digest: str) -> bool:
+        return digest not in self.known and digest not in self.places
 
-    def _large(self, file: Source) -> Iterator[bytes]:
-        digest = self.digests[file.path] = _digest(_pieces(file))
-        if digest in self.known or digest in self.places:
-            return
+    def _small(self, file: Source) -> Iterator[bytes]:
+        text = read_source(file)
+        digest = self.digests[file.path] = hashlib.sha256(text).hexdigest()
+        if text and self._is_new(digest):
+            part, full = self._put(text)
+            yield from full
+            self.places[digest] = (part,)
+
+    def _large(self, file: Source, earlier: Earlier | None) -> Iterator[bytes]:
+        if earlier is not None and file.size <= MATCHED_BYTES:
+            text = read_source(file)
+            place = edited_place(earlier, text)
+            if place is not None:
+                yield from self._edited(file, text, place)
+                return
         yield from self._close()
-        first, again = self._texts, hashlib.sha256()
+        first, read = self._texts, hashlib.sha256()
+        sizes = []
         for piece in _pieces(file):
-            again.update(piece)
+            read.update(piece)
             self._texts += 1
+            sizes.append(len(piece))
             yield piece
-        if again.hexdigest() != digest:
+        self._placed(file, read.hexdigest(), tuple(Part(first + n, 0, size) for n, size in enumerate(sizes)))
+
+    def _edited(self, file: Source, text: bytes, place: Sequence[Part | Fresh]) -> Iterator[bytes]:
+        """Pack what is new of an edited file."""
+        parts: list[Part] = []
+        for each in place:
+            if isinstance(each, Part):
+                parts.append(each)
+                continue
+            for at in range(each.start, each.start + each.length, BLOCK_BYTES):
+                part, full = self._put(text[at : min(at + BLOCK_BYTES, each.start + each.length)])
+                yield from full
+                parts.append(part)
+        self._placed(file, hashlib.sha256(text).hexdigest(), tuple(parts))
+
+    def _placed(self, file: Source, digest: str, place: Place) -> None:
+        if digest != self.digests[file.path]:
             raise _changed(file)
-        self.places[digest] = Place(tuple(range(first, self._texts)), 0)
+        self.places[digest] = place
+
+    def _put(self, text: bytes) -> tuple[Part, list[bytes]]:
+        """Add a text to the open block; return where it is, and the block that was closed for it."""
+        full = list(self._close()) if len(self._open) + len(text) > BLOCK_BYTES else []
+        part = Part(self._texts, len(self._open), len(text))
+        self._open += text
+        return part, full
 
     def _close(self) -> Iterator[bytes]:
         if self._open:
             text, self._open = bytes(self._open), bytearray()
             self._texts += 1
             yield text
+
+
+def edited_place(earlier: Earlier, new: bytes) -> list[Part | Fresh] | None:
+    """Return what makes up a new content: stored parts, and stretches of itself that are new. Pure.
+
+    None when most of it is new, or when it would be of very many parts.
+    """
+    try:
+        same = copies(earlier.text, new, len(new) // 2)
+    except TooMuch:
+        return None
+    found: list[Part | Fresh] = []
+    done = 0
+    for copy in same:
+        if copy.length < _LEAST_COPY:
+            continue
+        if copy.start > done:
+            found.append(Fresh(done, copy.start - done))
+        found += _stretch(earlier.place, copy.source, copy.length)
+        done = copy.start + copy.length
+    if done < len(new):
+        found.append(Fresh(done, len(new) - done))
+    return found if len(found) <= _MOST_PARTS_A_BLOCK * (len(new) // BLOCK_BYTES + 1) else None
+
+
+def _stretch(place: Place, start: int, length: int) -> Iterator[Part]:
+    """Yield the parts that have a stretch of a stored content."""
+    position = 0
+    for part in place:
+        first, last = max(start, position), min(start + length, position + part.length)
+        if first < last:
+            yield Part(part.block, part.start + first - position, last - first)
+        position += part.length
+
+
+def read_source(file: Source) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        SourceError: the file changed since it was listed.
+        OSError: it cannot be read.
+    """
+    return b"".join(_pieces(file))
 
 
 class _Compressed(NamedTuple):

@@ -14,6 +14,13 @@ class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Delta(_Wire):
+    """Where a delta can be fetched (``shared.deltas``), and the SHA-256 of its bytes."""
+
+    url: str
+    sha256: str
+
+
 class Content(_Wire):
     """Where a release's manifest and packs can be fetched without credentials."""
 
@@ -21,6 +28,8 @@ class Content(_Wire):
     manifest_sha256: str
     packs: dict[str, str] = Field(default_factory=dict)
     """Pack digest to URL."""
+    deltas: dict[str, Delta] = Field(default_factory=dict)
+    """By the SHA-256 of the manifest of the release that the delta starts from."""
 
 
 class Tries(_Wire):

@@ -545,4 +545,14 @@ def pack_key(component: str, digest: str) -> str:
     return f"releases/{component}/packs/{digest}"
 
 
+def delta_key(component: str, manifest: str, base: str, digest: str) -> str:
+    """Where a delta is: from the release of one manifest (SHA-256) to that of another, by its own SHA-256."""
+    return f"{deltas_prefix(component)}{manifest}/{base}/{digest}"
+
+
+def deltas_prefix(component: str) -> str:
+    """What the keys of all of a component's deltas begin with."""
+    return f"releases/{component}/deltas/"
+
+
 FleetStatus.model_rebuild()

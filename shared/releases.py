@@ -9,23 +9,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from shared.cloud import Conflict, ObjectsPort, Unavailable
+from shared.contents import contents
+from shared.deltas import make_delta
 from shared.ids import ComponentName, Version
+from shared.manifests import Entry, Manifest, Numbering, PublishedRelease, Stored
 from shared.outlines import Globs, Outline
 from shared.outlines import outline as outlined
-from shared.packing import Block, Pack, Packing, Place, Progress, Source, read_tree
-from shared.plan import Content
-from shared.records import manifest_key, pack_key
+from shared.packing import Block, Earlier, Pack, Packing, Place, Progress, Source, read_tree
+from shared.plan import Content, Delta
+from shared.records import delta_key, deltas_prefix, manifest_key, pack_key
 
 LOOK_BACK = 10
 """How many of the newest releases' contents are used again; older ones would cost more to read than they save."""
+
+DELTA_BASES = 3
+"""A release has deltas from so many that come before it in the list of versions: a server that was brought up to date
+by each keeps the one before its own, and misses none when a version is left out."""
 
 
 class VersionTaken(Exception):
@@ -36,70 +42,7 @@ class UnknownRelease(Exception):
     """There is no such release."""
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Entry(_Stored):
-    """One path of a release, relative to its directory, which itself is ``.``.
-
-    In ``path`` and ``target``, ``%`` and bytes that are not UTF-8 are written ``%XX``.
-    """
-
-    path: str
-    kind: Literal["file", "dir", "link"] = "file"
-    mode: int = 0o644
-    """Permission bits, set-user-id, set-group-id and sticky among them."""
-    size: int = 0
-    sha256: str = ""
-    target: str = ""
-    blocks: tuple[int, ...] = ()
-    """A file's content is the text of these blocks (numbers in the manifest's list) one after the other, ..."""
-    offset: int = 0
-    """... from this byte in the first, for ``size`` bytes."""
-
-
-class PackInfo(_Stored):
-    """A pack: its SHA-256, and its length in bytes as far as this manifest knows it."""
-
-    sha256: str
-    length: int
-
-
-class Manifest(_Stored):
-    """Everything about a release. Blocks are (number of the pack, offset, length, size of the text)."""
-
-    form: Literal[1]
-    component: ComponentName
-    version: Version
-    entries: tuple[Entry, ...]
-    packs: tuple[PackInfo, ...] = ()
-    blocks: tuple[tuple[int, int, int, int], ...] = ()
-
-    def same_tree(self, other: Manifest) -> bool:
-        """Whether both describe the same directory, however it is packed."""
-        return _described(self.entries) == _described(other.entries)
-
-
-@dataclass(frozen=True)
-class PublishedRelease:
-    """A manifest, and the SHA-256 of the bytes that it is stored as."""
-
-    manifest: Manifest
-    digest: str
-
-    @property
-    def component(self) -> str:
-        """The component's name."""
-        return self.manifest.component
-
-    @property
-    def version(self) -> str:
-        """The release's version."""
-        return self.manifest.version
-
-
-class ReleaseInfo(_Stored):
+class ReleaseInfo(Stored):
     """What publishing did: ``uploaded`` counts the bytes of new packs, the manifest not among them."""
 
     component: ComponentName
@@ -117,20 +60,25 @@ async def publish(
 ) -> ReleaseInfo:
     """Publish a directory as a release. Content that the component's recent releases have is not uploaded again.
 
-    Publishing the same directory again as the same version does nothing. Running it twice at once is safe.
+    Publishing the same directory again as the same version does nothing, but for deltas that were not made when an
+    earlier try was cut off. Running it twice at once is safe.
 
     Raises:
         VersionTaken: the version was published before with other content.
         SourceError: the directory has something in it that cannot be released, or changed meanwhile.
         OSError: something in the directory cannot be read.
-        CloudError: S3 did not take it; what was uploaded is used by the next try.
+        CloudError: S3 did not take it; what was uploaded is used by the next try. The release may be there by then,
+            without deltas.
     """
-    known = await _known(objects, component)
+    known, newest = await _known(objects, component)
     sources = await asyncio.to_thread(read_tree, directory)
     packing = Packing(sources, frozenset(known), progress)
-    blocks = await _upload(objects, component, packing)
-    new = _Layout(blocks, packing.places, known).manifest(component, version, sources, packing.digests)
-    published, existed = await _put_manifest(objects, new)
+    changed = await asyncio.to_thread(packing.new_large)
+    with TemporaryDirectory() as folder:
+        earlier = await _earlier(objects, newest, changed, Path(folder))
+        blocks = await _upload(objects, component, packing, earlier)
+    published, existed = await _put_manifest(objects, _laid_out(component, version, packing, known, blocks))
+    await _put_deltas(objects, published, sources)
     return _info(published, sum(block.length for block in blocks), existed)
 
 
@@ -167,26 +115,42 @@ async def versions(objects: ObjectsPort, component: str) -> Sequence[str]:
     return sorted((key[len(prefix) : -len(suffix)] for key in keys if key.endswith(suffix)), key=_by_number)
 
 
-async def objects_of(objects: ObjectsPort, component: str, version: str) -> set[str]:
-    """Return the keys of all objects that a release needs.
+async def objects_of(objects: ObjectsPort, component: str, listed: Iterable[Outline]) -> set[str]:
+    """Return the keys of all objects that releases of a component need, and of the deltas between them.
 
     Raises:
-        UnknownRelease, pydantic.ValidationError, CloudError: as ``manifest``.
+        CloudError: S3 did not answer.
     """
-    release = await outline(objects, component, version)
-    return {manifest_key(component, version), *(pack_key(component, pack) for pack in release.packs)}
+    found, digests = set[str](), set[str]()
+    for release in listed:
+        digests.add(release.digest)
+        found |= {manifest_key(component, release.version), *(pack_key(component, pack) for pack in release.packs)}
+    keys = await objects.keys(deltas_prefix(component))
+    return found | {key for key in keys if digests.issuperset(key.split("/")[-3:-1])}
 
 
 async def content(objects: ObjectsPort, release: Outline, expires_s: int) -> Content:
-    """Return presigned URLs of a release's manifest and packs, for the agent.
+    """Return presigned URLs of a release's manifest, packs and deltas, for the agent.
 
     Raises:
-        CloudError: the URLs could not be made.
+        CloudError: the deltas could not be listed, or the URLs not be made.
     """
     component = release.component
     packs = {pack: await objects.presign_get(pack_key(component, pack), expires_s) for pack in release.packs}
     url = await objects.presign_get(manifest_key(component, release.version), expires_s)
-    return Content(manifest_url=url, manifest_sha256=release.digest, packs=packs)
+    deltas = {
+        base: Delta(
+            url=await objects.presign_get(delta_key(component, release.digest, base, digest), expires_s), sha256=digest
+        )
+        for base, digest in (await _deltas(objects, component, release.digest)).items()
+    }
+    return Content(manifest_url=url, manifest_sha256=release.digest, packs=packs, deltas=deltas)
+
+
+async def _deltas(objects: ObjectsPort, component: str, digest: str) -> dict[str, str]:
+    """Return the SHA-256 of each delta to the release with this manifest, by the manifest that it starts from."""
+    keys = await objects.keys(f"{deltas_prefix(component)}{digest}/")
+    return {base: delta for *_, base, delta in (key.split("/") for key in keys)}
 
 
 async def _stored(objects: ObjectsPort, component: str, version: str) -> bytes:
@@ -196,30 +160,34 @@ async def _stored(objects: ObjectsPort, component: str, version: str) -> bytes:
     return stored.body
 
 
-@dataclass(frozen=True)
-class _Known:
-    """A content that is stored: its blocks, and where in the first it begins."""
-
-    blocks: tuple[Block, ...]
-    offset: int
-
-
-async def _known(objects: ObjectsPort, component: str) -> dict[str, _Known]:
-    """Return the contents of the newest releases, by digest; of several copies, the newest release's."""
-    known: dict[str, _Known] = {}
+async def _known(objects: ObjectsPort, component: str) -> tuple[dict[str, Place], Manifest | None]:
+    """Return where the newest releases' contents are, of several copies the newest; and the newest release itself."""
+    known: dict[str, Place] = {}
+    newest = None
     for version in (await versions(objects, component))[-LOOK_BACK:]:
-        release = (await manifest(objects, component, version)).manifest
-        blocks = [Block(release.packs[number].sha256, *rest) for number, *rest in release.blocks]
-        for entry in release.entries:
-            if entry.blocks:
-                known[entry.sha256] = _Known(tuple(blocks[number] for number in entry.blocks), entry.offset)
-    return known
+        newest = (await manifest(objects, component, version)).manifest
+        known.update((entry.sha256, newest.place(entry)) for entry in newest.files() if entry.size)
+    return known, newest
 
 
-async def _upload(objects: ObjectsPort, component: str, packing: Packing) -> list[Block]:
+async def _earlier(
+    objects: ObjectsPort, before: Manifest | None, changed: Iterable[Source], folder: Path
+) -> dict[str, Earlier]:
+    """Return what changed files were in the release before, by path."""
+    if before is None:
+        return {}
+    paths = {source.path for source in changed}
+    entries = [entry for entry in before.files() if entry.path in paths]
+    texts = await contents(objects, before, entries, folder)
+    return {entry.path: Earlier(texts[entry.sha256], before.place(entry)) for entry in entries if entry.sha256 in texts}
+
+
+async def _upload(
+    objects: ObjectsPort, component: str, packing: Packing, earlier: Mapping[str, Earlier]
+) -> list[Block]:
     """Upload the packs, each while the next is made; return the blocks of all in their order."""
     blocks: list[Block] = []
-    made = packing.packs()
+    made = packing.packs(earlier)
     pack = await asyncio.to_thread(next, made, None)
     while pack is not None:
         blocks.extend(pack.blocks)
@@ -234,48 +202,35 @@ async def _put_pack(objects: ObjectsPort, component: str, pack: Pack) -> None:
         return  # The key is the content's digest: what is there is the same.
 
 
-class _Layout:
-    """Numbers packs and blocks for a manifest."""
+def _laid_out(
+    component: str, version: str, packing: Packing, known: Mapping[str, Place], new: Sequence[Block]
+) -> Manifest:
+    """Return the manifest of what was packed. Pure."""
+    numbering = Numbering()
 
-    def __init__(self, new: list[Block], places: dict[str, Place], known: dict[str, _Known]) -> None:
-        self._new = new
-        self._places = places
-        self._known = known
-        self._numbers: dict[Block, int] = {}
-
-    def manifest(self, component: str, version: str, sources: list[Source], digests: dict[str, str]) -> Manifest:
-        entries = tuple(self._entry(source, digests.get(source.path, "")) for source in sources)
-        ends: dict[str, int] = {}
-        for block in self._numbers:
-            ends[block.pack] = max(ends.get(block.pack, 0), block.offset + block.length)
-        number = {digest: index for index, digest in enumerate(ends)}
-        return Manifest(
-            form=1,
-            component=component,
-            version=version,
-            entries=entries,
-            packs=tuple(PackInfo(sha256=digest, length=length) for digest, length in ends.items()),
-            blocks=tuple((number[pack], *rest) for pack, *rest in self._numbers),
-        )
-
-    def _entry(self, source: Source, digest: str) -> Entry:
-        place = self._known_or_new(digest) if source.size else _Known((), 0)
-        return Entry(
+    def entry(source: Source) -> Entry:
+        digest = packing.digests.get(source.path, "")
+        bare = Entry(
             path=source.path,
             kind=source.kind,
             mode=source.mode,
             size=source.size,
             sha256=digest,
             target=source.target,
-            blocks=tuple(self._numbers.setdefault(block, len(self._numbers)) for block in place.blocks),
-            offset=place.offset,
         )
+        place = (known.get(digest) or packing.places[digest]) if source.size else ()
+        stored = (part._replace(block=new[part.block]) if isinstance(part.block, int) else part for part in place)
+        return numbering.refer(bare, stored)
 
-    def _known_or_new(self, digest: str) -> _Known:
-        if digest in self._known:
-            return self._known[digest]
-        place = self._places[digest]
-        return _Known(tuple(self._new[number] for number in place.blocks), place.offset)
+    entries = tuple(map(entry, packing.sources))
+    return Manifest(
+        form=1,
+        component=component,
+        version=version,
+        entries=entries,
+        packs=numbering.packs(),
+        blocks=numbering.blocks(),
+    )
 
 
 async def _put_manifest(objects: ObjectsPort, new: Manifest) -> tuple[PublishedRelease, bool]:
@@ -296,6 +251,21 @@ async def _put_manifest(objects: ObjectsPort, new: Manifest) -> tuple[PublishedR
     return PublishedRelease(new, hashlib.sha256(body).hexdigest()), False
 
 
+async def _put_deltas(objects: ObjectsPort, release: PublishedRelease, sources: Iterable[Source]) -> None:
+    """Make and store the deltas that are missing; their keys are digests, so that this can be done again."""
+    component, listed = release.component, await versions(objects, release.component)
+    there = await _deltas(objects, component, release.digest)
+    place = listed.index(release.version)
+    for version in listed[max(place - DELTA_BASES, 0) : place]:
+        base = await manifest(objects, component, version)
+        if base.digest in there or base.digest == release.digest:
+            continue
+        made = await make_delta(objects, base, release, {source.path: source for source in sources})
+        if made is not None:
+            key = delta_key(component, release.digest, base.digest, hashlib.sha256(made).hexdigest())
+            await objects.put(key, made)
+
+
 def _info(release: PublishedRelease, uploaded: int, existed: bool) -> ReleaseInfo:
     files = [entry for entry in release.manifest.entries if entry.kind == "file"]
     return ReleaseInfo(
@@ -308,10 +278,6 @@ def _info(release: PublishedRelease, uploaded: int, existed: bool) -> ReleaseInf
         uploaded=uploaded,
         existed=existed,
     )
-
-
-def _described(entries: Iterable[Entry]) -> list[tuple[str, str, int, str, str]]:
-    return [(entry.path, entry.kind, entry.mode, entry.sha256, entry.target) for entry in entries]
 
 
 def _by_number(version: str) -> list[tuple[int, str]]:

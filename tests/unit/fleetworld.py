@@ -14,9 +14,9 @@ from shared.documents import Documents
 from shared.fleet import Fleet
 from shared.fleets import Fleets
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG
+from shared.manifests import Manifest
 from shared.plan import Plan
 from shared.records import Report, StepResult, config_key, manifest_key, run_prefix
-from shared.releases import Manifest
 from tests.fakes import Call, Fake, SentCommand, World
 
 STOCK = "ami-0000000000000000a"

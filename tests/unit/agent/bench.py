@@ -18,7 +18,7 @@ from typing import Any
 from agent import agent
 from shared import releases
 from shared.packing import encode_name
-from shared.plan import Content
+from shared.plan import Content, Delta
 from shared.records import Report
 from tests.fakes import FakeObjects
 
@@ -184,6 +184,12 @@ class Bench:
             manifest_sha256=info.digest,
             packs={
                 pack.sha256: f"{self.origin.url}/releases/app/packs/{pack.sha256}" for pack in published.manifest.packs
+            },
+            deltas={
+                base: Delta(url=f"{self.origin.url}/{key}", sha256=delta)
+                for key in self.objects.bodies
+                if key.startswith(f"releases/app/deltas/{info.digest}/")
+                for base, delta in [key.split("/")[-2:]]
             },
         )
         return {

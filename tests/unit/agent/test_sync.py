@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import json
+import lzma
 import os
 import random
 import zlib
@@ -12,6 +13,8 @@ import pytest
 from agent import agent
 from shared import packing
 from tests.unit.agent.bench import Bench, described, script
+
+EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 @pytest.fixture
@@ -71,6 +74,7 @@ async def test_only_contents_that_are_not_on_disk_are_fetched(bench: Bench, sour
     os.rename(source / "copy-of-big.bin", source / "app/moved.bin")
     (source / "bin/tool").chmod(0o700)
     step = await bench.publish("2", source)
+    step["content"]["deltas"] = {}
     manifest = len(bench.objects.bodies["releases/app/2/manifest.json"])
     end = bench.run(step).end("code")
     assert end["bytes"] - manifest < 100
@@ -108,13 +112,13 @@ async def test_an_origin_that_ignores_ranges_is_read_over(bench: Bench, source: 
     assert (bench.tree / "big/03").read_bytes() == random.Random(3).randbytes(400_000)
 
 
-async def test_going_back_to_the_release_before_fetches_only_its_manifest(bench: Bench, source: Path) -> None:
+async def test_going_back_to_the_release_before_fetches_nothing(bench: Bench, source: Path) -> None:
     first = await bench.publish("1", source)
     bench.run(first)
     before = described(source)
     write(source, "app/main.py", b"print('two')\n")
     bench.run(await bench.publish("2", source))
-    assert bench.run(first).end("code")["requests"] == 1
+    assert bench.run(first).end("code")["requests"] == 0
     assert described(bench.tree) == before
 
 
@@ -122,8 +126,8 @@ async def test_only_the_present_tree_and_the_one_before_it_are_kept(bench: Bench
     for version in ("1", "2", "3", "4"):
         write(source, "app/main.py", version.encode())
         bench.run(await bench.publish(version, source))
-    assert trees(bench) == ["tree-3", "tree-3.json", "tree-4", "tree-4.json"]
-    assert os.readlink(bench.tree) == ".app.trees/tree-4"
+    assert trees(bench) == ["tree-4", "tree-4.json", "tree-5", "tree-5.json"]
+    assert os.readlink(bench.tree) == ".app.trees/tree-5"
 
 
 async def test_a_standing_release_is_skipped_and_one_touched_by_hand_is_put_right(bench: Bench, source: Path) -> None:
@@ -172,6 +176,7 @@ async def test_a_damaged_pack_is_refused_and_the_present_tree_stays(bench: Bench
     before = described(source)
     write(source, "app/main.py", random.Random(3).randbytes(1000))
     step = await bench.publish("2", source)
+    step["content"]["deltas"] = {}
     key = next(key for key in bench.objects.bodies if "/packs/" in key and len(bench.objects.bodies[key]) < 10_000)
     body = bench.objects.bodies.pop(key)
     damaged = {
@@ -213,12 +218,12 @@ async def test_a_manifest_that_the_plan_does_not_name_is_refused(bench: Bench, s
 
 @pytest.mark.parametrize("path", ["../out", "/etc/out", "a/../../out", "%2e%2e/out", "a//out", ""])
 async def test_a_manifest_with_a_path_outside_is_refused(bench: Bench, source: Path, path: str) -> None:
-    step = await changed_manifest(bench, source, {"path": path, "sha256": hashlib.sha256(b"").hexdigest()})
+    step = await changed_manifest(bench, source, {"path": path, "sha256": EMPTY})
     assert "outside" in bench.run(step).end("code")["reason"]
 
 
 async def test_nothing_is_written_through_a_link_of_the_release(bench: Bench, source: Path) -> None:
-    entry = {"path": "link/out", "sha256": hashlib.sha256(b"").hexdigest()}
+    entry = {"path": "link/out", "sha256": EMPTY}
     (source / "link").unlink()
     (source / "link").symlink_to(bench.folder)
     assert bench.run(await changed_manifest(bench, source, entry)).ends == {"code": "failed"}
@@ -260,6 +265,7 @@ async def test_a_sync_that_takes_too_long_is_given_up_and_the_present_tree_stays
     before = described(source)
     write(source, "app/main.py", random.Random(3).randbytes(1000))
     step = await bench.publish("2", source)
+    step["content"]["deltas"] = {}
     step["content"]["packs"] = dict.fromkeys(step["content"]["packs"], bench.origin.url + "/nothing")
     done = bench.run({**step, "timeout_s": 0.3})
     assert done.end("code")["reason"] == "not done within 0.3 s"
@@ -289,3 +295,188 @@ async def test_killed_at_any_moment_a_sync_leaves_a_whole_tree_and_can_be_run_ag
         assert described(bench.tree) == new
         assert bench.run(first).status == 0
         assert described(bench.tree) == old
+
+
+async def two_versions(bench: Bench, source: Path) -> dict[str, Any]:
+    """Bring the first of two releases that differ in text and inside a large file; return the step of the second."""
+    write(source, "app/notes", b"".join(b"line %d\n" % number for number in range(5000)))
+    bench.run(await bench.publish("1", source))
+    write(source, "app/notes", (source / "app/notes").read_bytes() + b"one more\n")
+    large = random.Random(1).randbytes(1_000_000)
+    write(source, "copy-of-big.bin", large[:500_000] + b"put in" + large[500_000:], 0o600)
+    write(source, "app/new", b"new\n")
+    write(source, "app/new-too", b"new\n", 0o600)
+    bench.origin.requests.clear()
+    return await bench.publish("2", source)
+
+
+async def test_a_delta_brings_what_changed_inside_files_in_one_request(bench: Bench, source: Path) -> None:
+    step = await two_versions(bench, source)
+    end = bench.run(step).end("code")
+    [(delta, _)] = [asked for asked in bench.origin.requests if "manifest" not in asked[0]]
+    assert "/deltas/" in delta
+    assert end["bytes"] - len(bench.objects.bodies["releases/app/2/manifest.json"]) < 1000
+    assert described(bench.tree) == described(source)
+
+
+@pytest.mark.parametrize("trouble", ["one byte", "gone", "unreadable", "another form", "outside", "link", "none"])
+async def test_without_a_delta_that_is_of_use_the_packs_bring_the_release(
+    bench: Bench, source: Path, trouble: str
+) -> None:
+    step = await two_versions(bench, source)
+    [delta] = step["content"]["deltas"].values()
+    key = delta["url"].removeprefix(bench.origin.url + "/")
+    body = bench.objects.bodies.pop(key)
+    outside = b'{"form": 1, "removed": ["../bin"], "entries": [], "recipes": {}}\n'
+    through = {"form": 1, "removed": [], "entries": [{"path": "dangling/x", "sha256": EMPTY}], "recipes": {}}
+    others = {"unreadable": b"x", "another form": lzma.compress(b'{"form": 2}\n'), "outside": lzma.compress(outside)}
+    others["link"] = lzma.compress(json.dumps(through).encode() + b"\n")
+    if trouble in others:
+        bench.objects.bodies[key] = others[trouble]
+        delta["sha256"] = hashlib.sha256(others[trouble]).hexdigest()
+    elif trouble == "one byte":
+        bench.objects.bodies[key] = body[:50] + bytes([body[50] ^ 1]) + body[51:]
+    elif trouble == "none":
+        step["content"]["deltas"] = {}
+    assert bench.run(step).ends == {"code": "done"}
+    assert any("/packs/" in path for path, _ in bench.origin.requests)
+    assert described(bench.tree) == described(source)
+
+
+def spare(bench: Bench) -> Path:
+    """The tree that the next release is made of."""
+    [other] = {name for name in trees(bench) if "." not in name} - {bench.tree.resolve().name}
+    return bench.root / "srv/.app.trees" / other
+
+
+async def test_a_delta_that_broke_off_is_fetched_again(bench: Bench, source: Path) -> None:
+    step = await two_versions(bench, source)
+    [delta] = step["content"]["deltas"].values()
+    bench.origin.breaks = {delta["url"].removeprefix(bench.origin.url): 10}
+    assert bench.run(step).end("code")["requests"] == 2
+    assert described(bench.tree) == described(source)
+
+
+@pytest.mark.parametrize("how", ["changed", "shorter", "gone", "directory"])
+async def test_a_content_whose_earlier_file_is_another_by_now_comes_from_the_packs(
+    bench: Bench, source: Path, how: str
+) -> None:
+    step = await two_versions(bench, source)
+    earlier = spare(bench) / "copy-of-big.bin"
+    if how in {"changed", "shorter"}:
+        earlier.write_bytes(b"x" * (1_000_000 if how == "changed" else 10))
+    else:
+        earlier.unlink()
+    if how == "directory":
+        earlier.mkdir()
+        (earlier / "precious").touch()
+    (bench.tree / "copy-of-big.bin").unlink(missing_ok=True)
+    assert bench.run(step).ends == {"code": "done"}
+    assert any("/packs/" in path for path, _ in bench.origin.requests)
+    assert described(bench.tree) == described(source)
+
+
+async def test_what_was_put_into_a_tree_does_not_come_back_with_the_release_after_the_next(
+    bench: Bench, source: Path
+) -> None:
+    first = await bench.publish("1", source)
+    bench.run(first)
+    before = described(source)
+    write(bench.tree, "app/stray", b"mine\n")
+    write(bench.tree, "stray/below", b"mine\n")
+    write(source, "app/main.py", b"print('two')\n")
+    bench.run(await bench.publish("2", source))
+    assert described(bench.tree) == described(source)
+    assert bench.run(first).status == 0
+    assert described(bench.tree) == before
+
+
+async def test_a_folder_of_the_spare_tree_that_became_a_link_is_not_written_through(bench: Bench, source: Path) -> None:
+    step = await two_versions(bench, source)
+    agent.remove(os.fsencode(spare(bench) / "app"))
+    write(bench.folder, "elsewhere/notes", b"precious\n")
+    (spare(bench) / "app").symlink_to(bench.folder / "elsewhere")
+    assert bench.run(step).status == 0
+    assert described(bench.tree) == described(source)
+    assert [path.name for path in (bench.folder / "elsewhere").iterdir()] == ["notes"]
+    assert (bench.folder / "elsewhere/notes").read_bytes() == b"precious\n"
+
+
+@pytest.mark.parametrize("delta", [True, False])
+async def test_entries_of_every_kind_become_those_of_every_other(bench: Bench, tmp_path: Path, delta: bool) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    kinds = ("nothing", "file", "folder", "full", "link")
+    for old in kinds:
+        for new in kinds:
+            for place, kind in ((one, old), (two, new)):
+                put(place / "read-only" / f"{old}-{new}", kind)
+    for place in (one, two):
+        (place / "read-only").chmod(0o555)
+    first, second = await bench.publish("1", one), await bench.publish("2", two)
+    if not delta:
+        first["content"]["deltas"] = second["content"]["deltas"] = {}
+    for step, place in ((first, one), (second, two), (first, one), (second, two)):
+        assert bench.run(step).status == 0
+        assert described(bench.tree) == described(place)
+
+
+def put(path: Path, kind: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "file":
+        path.write_text(f"of {path.parent.parent.name}")
+    elif kind in {"folder", "full"}:
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("nowhere")
+    if kind == "full":
+        (path / "below").write_text("below")
+
+
+async def test_without_a_delta_only_what_is_new_of_an_edited_large_file_is_fetched(bench: Bench, source: Path) -> None:
+    step = await two_versions(bench, source)
+    step["content"]["deltas"] = {}
+    end = bench.run(step).end("code")
+    assert end["bytes"] - len(bench.objects.bodies["releases/app/2/manifest.json"]) < 100_000
+    assert described(bench.tree) == described(source)
+
+
+async def test_records_of_trees_that_the_agent_before_made_are_read(bench: Bench, source: Path) -> None:
+    step = await two_versions(bench, source)
+    for name in trees(bench):
+        if name.endswith(".json"):
+            as_before(bench.root / "srv/.app.trees" / name)
+    assert bench.run(step).end("code")["requests"] < 5
+    assert described(bench.tree) == described(source)
+
+
+def as_before(path: Path) -> None:
+    tree = agent.Tree(os.fsencode(path.parent), os.fsencode(path.stem))
+    assert tree.load()
+    record = {
+        "manifest_sha256": tree.manifest_sha256,
+        "files": {os.fsdecode(name): known for name, known in tree.files.items()},
+        "others": {os.fsdecode(name): (at.mode, os.fsdecode(at.target)) for name, at in tree.others.items()},
+    }
+    path.write_text(json.dumps(record))
+
+
+def test_a_record_that_has_grown_long_is_written_anew(tmp_path: Path) -> None:
+    tree = agent.Tree(os.fsencode(tmp_path), b"tree-1")
+    tree.save()
+    for number in range(60):
+        change = agent.Tree(os.fsencode(tmp_path), b"tree-1")
+        change.files = {b"file-%d" % number: agent.Known("sha", 0o644, number, number)}
+        change.manifest_sha256 = str(number)
+        again = agent.Tree(os.fsencode(tmp_path), b"tree-1")
+        assert again.load("others")
+        again.append([b"file-%d" % (number - 2)], change)
+        assert again.identity() == str(number)
+    assert again.load()
+    assert set(again.files) == {b"file-59", b"file-58"}
+    assert len(Path(os.fsdecode(tree.record_path)).read_text().splitlines()) < agent.RECORD_LINES
+
+
+async def test_a_second_tree_costs_no_space(bench: Bench, source: Path) -> None:
+    bench.run(await bench.publish("1", source))
+    assert described(spare(bench)) == described(source)
+    assert (spare(bench) / "bin/tool").stat().st_ino == (bench.tree / "bin/tool").stat().st_ino

@@ -9,7 +9,8 @@ from ops.collecting import Collected, collect
 from ops.releases import Refusal
 from shared import releases
 from shared.cloud import Denied, Incomplete
-from shared.records import Bake, bake_key, manifest_key, pack_key
+from shared.manifests import PackInfo
+from shared.records import Bake, bake_key, delta_key, manifest_key, pack_key
 from tests.unit.fleetworld import FleetWorld
 
 DAY = timedelta(days=1)
@@ -50,6 +51,14 @@ async def test_only_what_no_listed_release_needs_goes_and_only_once_it_was_marke
     assert await run(world) == Collected("monolith", [], [], [])
 
 
+async def test_a_delta_stays_as_long_as_both_its_releases_are_listed(world: FleetWorld) -> None:
+    one, two = [(await releases.manifest(world.objects, "monolith", version)).digest for version in ("1", "2")]
+    stale = [delta_key("monolith", two, "0" * 64, "1" * 64), delta_key("monolith", "0" * 64, one, "1" * 64)]
+    world.objects.bodies.update(dict.fromkeys(stale, b"delta"))
+    assert any(f"/deltas/{two}/{one}/" in key for key in world.objects.bodies)
+    assert (await run(world)).marked == sorted([ORPHAN, *stale])
+
+
 async def test_what_will_be_deleted_is_written_down_before(world: FleetWorld) -> None:
     await run(world)
     world.clock.step(days=1)
@@ -74,7 +83,7 @@ async def test_a_pack_that_a_publish_has_taken_up_since_it_was_marked_stays(worl
     await run(world)
     world.clock.step(days=2)
     manifest = (await releases.manifest(world.objects, "monolith", "2")).manifest
-    pack = releases.PackInfo(sha256="0" * 64, length=11)
+    pack = PackInfo(sha256="0" * 64, length=11)
     taken = manifest.model_copy(update={"version": "3", "packs": (*manifest.packs, pack)})
     world.objects.bodies[manifest_key("monolith", "3")] = taken.model_dump_json().encode()
     assert (await run(world)).deleted == []

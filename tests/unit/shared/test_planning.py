@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.fleet import Fleet
+from shared.manifests import Entry, Manifest
 from shared.outlines import Outline, outline
 from shared.plan import Content, Plan, Tries
 from shared.planning import Done, Explained, differences, explain, inputs_of, ledger_of, make_plan, plan_digest
 from shared.records import StepResult
-from shared.releases import Entry, Manifest
 
 FLEET: dict[str, Any] = {
     "fleet": "web",

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import random
 import zlib
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 
 from shared import packing, releases
 from shared.cloud import Denied, Unavailable
+from shared.manifests import Entry, Manifest
 from shared.packing import SourceError, encode_name
 from shared.records import manifest_key
-from shared.releases import Manifest, UnknownRelease, VersionTaken
+from shared.releases import UnknownRelease, VersionTaken
 from tests.fakes import FakeObjects
 
 
@@ -45,10 +47,12 @@ def unpacked(objects: FakeObjects, manifest: Manifest) -> dict[str, bytes]:
         body = objects.bodies[f"releases/{manifest.component}/packs/{manifest.packs[number].sha256}"]
         texts.append(zlib.decompress(body[offset : offset + length]))
         assert len(texts[-1]) == size
+    text = dict(zip(map(manifest.block, range(len(manifest.blocks))), texts, strict=True))
     return {
-        entry.path: b"".join(texts[number] for number in entry.blocks)[entry.offset : entry.offset + entry.size]
-        for entry in manifest.entries
-        if entry.kind == "file"
+        entry.path: b"".join(
+            text[part.stored()][part.start : part.start + part.length] for part in manifest.place(entry)
+        )
+        for entry in manifest.files()
     }
 
 
@@ -222,9 +226,81 @@ def test_any_name_survives_as_text(name: bytes) -> None:
 
 
 def test_two_packings_of_one_tree_are_the_same_tree() -> None:
-    entry = releases.Entry(path="a", sha256="1", size=1)
+    entry = Entry(path="a", sha256="1", size=1)
     one, two = (
         Manifest(form=1, component="app", version="1", entries=(entry.model_copy(update={"blocks": blocks}),))
         for blocks in ((0,), (1,))
     )
     assert one.same_tree(two)
+
+
+def delta_keys(objects: FakeObjects) -> list[str]:
+    return sorted(key for key in objects.bodies if "/deltas/" in key)
+
+
+async def some_releases(objects: FakeObjects, source: Path) -> list[str]:
+    digests = []
+    for version in ("1", "2", "3", "4", "5"):
+        (source / "app/one").write_text(version)
+        digests.append((await releases.publish(objects, "app", version, source)).digest)
+    return digests
+
+
+async def test_a_release_has_deltas_from_the_three_before_it(objects: FakeObjects, source: Path) -> None:
+    _, two, three, four, five = await some_releases(objects, source)
+    content = await releases.content(objects, await releases.outline(objects, "app", "5"), 60)
+    assert set(content.deltas) == {two, three, four}
+    for base, delta in content.deltas.items():
+        key = f"releases/app/deltas/{five}/{base}/{delta.sha256}"
+        assert key in delta.url
+        assert hashlib.sha256(objects.bodies[key]).hexdigest() == delta.sha256
+
+
+async def test_deltas_that_are_missing_are_made_when_the_same_is_published_again(
+    objects: FakeObjects, source: Path
+) -> None:
+    await some_releases(objects, source)
+    before = dict(objects.bodies)
+    del objects.bodies[delta_keys(objects)[-1]]
+    assert (await releases.publish(objects, "app", "5", source)).existed
+    assert objects.bodies == before
+
+
+async def test_a_delta_is_made_although_a_pack_of_the_base_is_gone(objects: FakeObjects, source: Path) -> None:
+    await some_releases(objects, source)
+    for key in packs(objects):
+        del objects.bodies[key]
+    (source / "app/one").write_text("6")
+    info = await releases.publish(objects, "app", "6", source)
+    assert any(info.digest in key for key in delta_keys(objects))
+
+
+async def test_of_an_edited_large_file_only_what_is_new_is_stored(objects: FakeObjects, source: Path) -> None:
+    text = (source / "large").read_bytes()
+    await releases.publish(objects, "app", "1", source)
+    for version, edit in enumerate((b"put in", b"once more" * 500, b""), start=2):
+        text = text[: version * 90_000] + edit + text[version * 90_000 + 50 :]
+        (source / "large").write_bytes(text)
+        info = await releases.publish(objects, "app", f"{version}", source)
+        assert info.uploaded < 10_000
+        assert unpacked(objects, (await releases.manifest(objects, "app", f"{version}")).manifest)["large"] == text
+
+
+async def test_a_file_that_edits_have_cut_up_is_stored_whole(
+    objects: FakeObjects, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await releases.publish(objects, "app", "1", source)
+    monkeypatch.setattr(packing, "_MOST_PARTS_A_BLOCK", 1)
+    text = (source / "large").read_bytes()
+    (source / "large").write_bytes(text[:200_000] + b"one" + text[200_000:400_000] + b"two" + text[400_000:])
+    assert (await releases.publish(objects, "app", "2", source)).uploaded > 700_000
+
+
+async def test_a_large_file_is_stored_although_what_it_was_cannot_be_read(objects: FakeObjects, source: Path) -> None:
+    await releases.publish(objects, "app", "1", source)
+    for key in packs(objects):
+        objects.bodies[key] = b"x" * len(objects.bodies[key])
+    text = (source / "large").read_bytes() + b"x"
+    (source / "large").write_bytes(text)
+    info = await releases.publish(objects, "app", "2", source)
+    assert info.uploaded > 700_000

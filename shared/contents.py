@@ -1,0 +1,71 @@
+"""Reading files of a release back from its packs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import mmap
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from shared.cloud import ObjectsPort
+from shared.manifests import Entry, Manifest
+from shared.packing import Block
+from shared.recipes import Text
+from shared.records import pack_key
+
+Goals = Mapping[Block, list[tuple[str, int, int, int]]]
+"""By block of a pack: where stretches of its text go, each (content, position in it, start, length)."""
+
+
+async def contents(objects: ObjectsPort, release: Manifest, entries: Iterable[Entry], folder: Path) -> dict[str, Text]:
+    """Return contents by their SHA-256, laid out in a folder: one pack at a time is in memory.
+
+    What cannot be had, or is not what the manifest says, is left out: whoever asks saves work by what there is.
+
+    Raises:
+        CloudError: S3 did not answer.
+    """
+    wanted = {entry.sha256: entry for entry in entries if entry.size}
+    for pack, goals in _goals(release, wanted.values()).items():
+        stored = await objects.get(pack_key(release.component, pack))
+        if stored is not None:
+            await asyncio.to_thread(_unpack, stored.body, goals, folder)
+    found = {digest: await asyncio.to_thread(_content, folder / digest, entry) for digest, entry in wanted.items()}
+    return {digest: text for digest, text in found.items() if text is not None}
+
+
+def _goals(release: Manifest, entries: Iterable[Entry]) -> dict[str, dict[Block, list[tuple[str, int, int, int]]]]:
+    found: dict[str, dict[Block, list[tuple[str, int, int, int]]]] = {}
+    for entry in entries:
+        position = 0
+        for part in release.place(entry):
+            block = part.stored()
+            goal = (entry.sha256, position, part.start, part.length)
+            found.setdefault(block.pack, {}).setdefault(block, []).append(goal)
+            position += part.length
+    return found
+
+
+def _unpack(body: bytes, goals: Goals, folder: Path) -> None:
+    for block, stretches in goals.items():
+        try:
+            text = zlib.decompress(body[block.offset : block.offset + block.length])
+        except zlib.error:
+            continue
+        for digest, position, start, length in stretches:
+            path = folder / digest
+            path.touch()
+            with path.open("r+b") as stream:
+                stream.seek(position)
+                stream.write(text[start : start + length])
+
+
+def _content(path: Path, entry: Entry) -> Text | None:
+    """Return a content that was laid out; None when it is not what it should be."""
+    if not path.exists() or path.stat().st_size != entry.size:
+        return None
+    with path.open("rb") as stream:
+        text = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return text if hashlib.sha256(text).hexdigest() == entry.sha256 else None
