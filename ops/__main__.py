@@ -45,7 +45,7 @@ def demo(
     folder: Folder = FOLDER,
     report: Annotated[Path, typer.Option(help="Where report.json and report.html go.")] = Path("demo-report"),
 ) -> None:
-    """Watch a fleet heal itself: nine stages on this machine, each asserted. Exits 1 where one fails.
+    """Watch a fleet heal itself: ten stages on this machine, each asserted. Exits 1 where one fails.
 
     Example: python -m ops demo --report /tmp/report
     """

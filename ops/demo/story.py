@@ -11,7 +11,7 @@ from deploy.group import apply_group
 from ops.demo.scene import Scene, StageFailed
 from ops.example import monolith_release
 from shared.names import ServiceName
-from shared.records import Launch, Pointer, manifest_key
+from shared.records import Launch, Pointer, Rollout, manifest_key, rollout_key
 
 FULL_TIMEOUT_S = 240.0
 """Three full provisionings at once, on two cores that others may use too."""
@@ -194,6 +194,32 @@ async def broken_release(scene: Scene) -> None:
     scene.check(raised == 1, f"{raised} alerts were raised for one cause; it must be one")
 
 
+async def roll_out(scene: Scene) -> None:
+    """Bring the mended release to the servers in service, and judge who was away meanwhile and who was replaced."""
+    before = await scene.in_service()
+    failed, fewest = len(scene.traffic.failures), len(before)
+
+    async def ended() -> Rollout | None:
+        nonlocal fewest
+        fewest = min(fewest, len(scene.traffic.members))
+        rollout = await scene.documents.get(Rollout, rollout_key(scene.fleet.fleet))
+        return rollout if rollout and rollout.state != "running" else None
+
+    arguments = ("--component", "monolith", "--version", "4", "--rollout")
+    await scene.ops("release", "set", "--fleet", scene.fleet.fleet, *arguments)
+    rollout = await scene.until("the rollout to end", ended, LAUNCH_TIMEOUT_S)
+    await scene.until("every server to serve again", scene.at_strength, EVENT_TIMEOUT_S)
+    scene.check(rollout.state == "done", f"the rollout is {rollout.state}: {rollout.why}")
+    allowed = len(before) - scene.fleet.policies.disruption.unavailable
+    scene.check(fewest >= allowed, f"{fewest} servers served at one time; the disruption policy wants {allowed}")
+    scene.check(await scene.in_service() == before, "servers were replaced; a rollout updates those that are there")
+    for server in before:
+        scene.check((await scene.health(server))["monolith"] == "4", f"{server} does not serve release 4")
+    new = scene.traffic.failures[failed:]
+    scene.check(not new, f"{len(new)} requests failed during the rollout: {new[:1]}")
+    scene.screen.say(f"updated: {', '.join(sorted(each.server for each in rollout.ended))}; at least {fewest} served")
+
+
 async def crash(scene: Scene) -> None:
     """Kill two services in the middle of a launch, and judge how it ends."""
     before = await scene.in_service()
@@ -227,6 +253,7 @@ STAGES: tuple[tuple[str, Play], ...] = (
     ("Load rises: three become six; it falls: three leave, each announced before it stops", load),
     ("An operator rolls the image back with one AWS CLI message: the next launch uses it", roll_back),
     ("A release whose build fails: launches go on with the last good one, and one alert says why", broken_release),
+    ("The mended release comes to the servers in service, one at a time", roll_out),
     ("Provisioner and registry are killed in the middle of a launch: it completes, once", crash),
 )
 
