@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -41,6 +41,12 @@ def waiting_s(step: StepResult) -> float:
     return max(0.0, step.seconds - step.cpu_seconds)
 
 
+def ran(steps: Iterable[StepResult]) -> tuple[datetime, datetime] | None:
+    """Return when the first step began and the last one ended, which may be side by side; None: none ran. Pure."""
+    times = [(each.began, each.began + timedelta(seconds=each.seconds)) for each in steps if each.began]
+    return (min(began for began, _ in times), max(ended for _, ended in times)) if times else None
+
+
 def from_image(launch: Launch) -> bool:
     """Whether the server brought a ledger along: its first attempt found something done. Pure."""
     return bool(launch.attempts) and any(step.result == "skipped" for step in launch.attempts[0].steps)
@@ -61,9 +67,9 @@ def _phases(launch: Launch, member_since: datetime | None) -> Iterator[Phase]:
 
 
 def _around_steps(attempt: Attempt) -> Iterator[Phase]:
-    ran = [(each.began, each.began + timedelta(seconds=each.seconds)) for each in attempt.steps if each.began]
-    if not ran:
+    between = ran(attempt.steps)
+    if between is None:
         return
-    yield Phase("delivery", attempt.began, min(began for began, _ in ran))
+    yield Phase("delivery", attempt.began, between[0])
     if attempt.ended is not None:
-        yield Phase("report", max(ended for _, ended in ran), attempt.ended)
+        yield Phase("report", between[1], attempt.ended)

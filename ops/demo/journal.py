@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from shared.phases import ran
 from shared.records import StepResult
 
 Mark = Literal[
@@ -44,6 +45,8 @@ class ServerLine:
     step: str = ""
     finished: bool = False
     """Whether its plan has ended, well or not."""
+    updates: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when it was out of traffic, to be brought up to date."""
 
     @property
     def busy(self) -> bool:
@@ -78,8 +81,9 @@ class ServerLine:
 
     @property
     def steps_s(self) -> float:
-        """Seconds that the plan's own steps took."""
-        return sum(step.seconds for step in self.steps)
+        """Seconds from the begin of the plan's first step to the end of its last; steps may run side by side."""
+        between = ran(self.steps)
+        return (between[1] - between[0]).total_seconds() if between else 0.0
 
     @property
     def added_s(self) -> float | None:
@@ -106,6 +110,7 @@ class Journal:
         self.lines: list[Line] = []
         self.alerts: list[Mapping[str, Any]] = []
         self.messages: list[tuple[float, Mapping[str, Any]]] = []
+        self._changes: set[int] = set()
 
     def server(self, server: str) -> ServerLine:
         """Return the server's life, begun if it is new."""
@@ -176,12 +181,19 @@ class Journal:
             self.tell(text, at)
 
     def _read_membership(self, body: Mapping[str, Any], at: float) -> None:
+        """Take in who joined and who left; a change that was delivered before says nothing new."""
+        if body["generation"] in self._changes:
+            return
+        self._changes.add(body["generation"])
         for server in body.get("left", ()):
             if self.mark(str(server), "announced", at):
                 self.tell(f"{server} is announced as gone", at)
         for server in body.get("joined", ()):
             if self.mark(str(server), "member", at):
                 self.tell(f"{server} is a member", at)
+            elif "announced" in self.servers[server].marks:
+                self.servers[server].updates.append((self.servers[server].marks.pop("announced"), at))
+                self.tell(f"{server} is a member again", at)
 
 
 _TOLD = {

@@ -124,6 +124,7 @@ def _server(server: ServerLine) -> dict[str, Any]:
         "steps_s": _round(server.steps_s),
         "launch_s": _round(server.launch_s),
         "added_s": _round(server.added_s),
+        "updates": server.updates,
         "steps": [step.model_dump(mode="json", exclude={"log_tail", "fingerprint"}) for step in server.steps],
     }
 
@@ -261,13 +262,20 @@ def _lane(server: ServerLine, x: Any, y: int, last: float) -> str:
         start = server.marks[begin]
         end = min((server.marks[mark] for mark in ends if server.marks.get(mark, 0.0) > start), default=last)
         told = _told_steps(server) if colour == "plan" else ""
-        title = html.escape(f"{server.server} ({server.image}) {name}: {end - start:.1f} s{told}")
-        width = max(1.5, x(end) - x(start))
         drawn.append(
-            f'<rect class="{colour}" x="{x(start):.1f}" y="{y + 3}" width="{width:.1f}" height="{_ROW - 7}" rx="2">'
-            f"<title>{title}</title></rect>"
+            _bar(colour, start, end, x, y, f"{server.server} ({server.image}) {name}: {end - start:.1f} s{told}")
         )
+    for start, end in server.updates:
+        drawn.append(_bar("plan", start, end, x, y, f"{server.server} is brought up to date: {end - start:.1f} s"))
     return "".join(drawn)
+
+
+def _bar(colour: str, start: float, end: float, x: Any, y: int, title: str) -> str:
+    width = max(1.5, x(end) - x(start))
+    return (
+        f'<rect class="{colour}" x="{x(start):.1f}" y="{y + 3}" width="{width:.1f}" height="{_ROW - 7}" rx="2">'
+        f"<title>{html.escape(title)}</title></rect>"
+    )
 
 
 def _told_steps(server: ServerLine) -> str:

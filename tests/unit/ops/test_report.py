@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ def journal() -> Journal:
     journal = Journal()
     for mark, at in (("pending", 100.0), ("running", 101.0), ("in service", 105.0), ("terminated", 150.0)):
         journal.mark(SERVER, mark, at)  # type: ignore[arg-type]
-    journal.servers[SERVER].steps = (StepResult(step="code", result="done", seconds=3.0, bytes=10),)
+    journal.servers[SERVER].steps = (
+        StepResult(step="code", result="done", began=datetime(2026, 11, 25, tzinfo=UTC), seconds=3.0, bytes=10),
+    )
     journal.alerts.append({"cause": "provision-compile", "reason": "<b>broken</b>", "next": "mend it", "log_tail": "x"})
     return journal
 
@@ -66,3 +69,11 @@ def test_the_table_compares_recovery_with_full_provisioning(journal: Journal) ->
     figures = dict(report.rows(_result(ok=True), journal))
 
     assert figures["recovery from a kill"] == "4.0 s  (1/12.5 of full provisioning)"
+
+
+def test_the_time_line_shows_when_a_server_was_away_for_an_update(tmp_path: Path, journal: Journal) -> None:
+    journal.servers[SERVER].updates.append((110.0, 114.0))
+    report.write(tmp_path, _result(ok=True), journal)
+
+    assert f"{SERVER} is brought up to date: 4.0 s" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["servers"][0]["updates"] == [[110.0, 114.0]]
