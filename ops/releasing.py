@@ -12,6 +12,7 @@ import typer
 from ops.cli import Component, DryRun, FleetOption, Output, VersionName, progress, with_cloud
 
 if TYPE_CHECKING:
+    from ops.collecting import Needs
     from ops.releases import ComponentState, Difference, Uses
     from shared.aws import Cloud
     from shared.components import Components
@@ -185,6 +186,26 @@ def diff_releases(
     with_cloud(show)
 
 
+@release.command("retire")
+def retire_release(
+    component: Component, version: VersionName, dry_run: DryRun = False, output: Output = "text"
+) -> None:
+    """Take a release off the list that no fleet, server or image needs; gc deletes later what only it needed.
+
+    Example: python -m ops release retire --component monolith --version 398
+    """
+    from ops.collecting import retire
+
+    async def run(cloud: Cloud) -> None:
+        await retire(needs_of(cloud), component, version, getpass.getuser(), dry_run)
+        if output == "json":
+            typer.echo(orjson.dumps({"component": component, "retired": version, "dry_run": dry_run}))
+        else:
+            typer.echo(f"release {version} of {component} {'would be' if dry_run else 'is'} retired")
+
+    with_cloud(run)
+
+
 @release.command("gc")
 def collect_garbage(
     component: Component,
@@ -201,11 +222,10 @@ def collect_garbage(
     from datetime import timedelta
 
     from ops.collecting import collect
-    from shared.clock import SystemClock
 
     async def run(cloud: Cloud) -> None:
         age, who = timedelta(hours=hours), getpass.getuser()
-        found = await collect(cloud.objects, components_of(cloud), SystemClock(), component, age, who, dry_run)
+        found = await collect(needs_of(cloud), component, age, who, dry_run)
         if output == "json":
             typer.echo(orjson.dumps({**found.as_dict(), "dry_run": dry_run}))
             return
@@ -214,6 +234,14 @@ def collect_garbage(
         typer.echo(f"{len(found.marked)} {'would be' if dry_run else 'are'} marked for a later run")
 
     with_cloud(run)
+
+
+def needs_of(cloud: Cloud) -> Needs:
+    """Return where it is found out what needs releases."""
+    from ops.collecting import Needs
+    from shared.clock import SystemClock
+
+    return Needs(cloud.objects, cloud.servers, components_of(cloud), SystemClock())
 
 
 def components_of(cloud: Cloud) -> Components:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from ops.collecting import Collected, collect
+from ops.collecting import Collected, Needs, collect, retire
 from ops.releases import Refusal
 from shared import releases
 from shared.cloud import Denied, Incomplete
 from shared.manifests import PackInfo
-from shared.records import Bake, bake_key, delta_key, manifest_key, pack_key
-from tests.unit.fleetworld import FleetWorld
+from shared.records import Bake, Member, Membership, bake_key, delta_key, manifest_key, membership_key, pack_key
+from tests.unit.fleetworld import FIRST, STOCK, FleetWorld
 
 DAY = timedelta(days=1)
 ORPHAN = pack_key("monolith", "0" * 64)
@@ -30,7 +30,30 @@ async def world(tmp_path: Path) -> FleetWorld:
 
 
 async def run(world: FleetWorld, *, dry_run: bool = False, age: timedelta = DAY) -> Collected:
-    return await collect(world.objects, world.components, world.clock, "monolith", age, "ada", dry_run)
+    return await collect(needs(world), "monolith", age, "ada", dry_run)
+
+
+def needs(world: FleetWorld) -> Needs:
+    return Needs(world.objects, world.servers, world.components, world.clock)
+
+
+async def retired(world: FleetWorld, version: str, *, dry_run: bool = False) -> bool:
+    await retire(needs(world), "monolith", version, "ada", dry_run)
+    return version not in await releases.versions(world.objects, "monolith")
+
+
+async def baked(world: FleetWorld, version: str) -> Bake:
+    bake = Bake(
+        bake="web-20260304t120000",
+        fleet="web",
+        stage="ready",
+        requested=world.now,
+        by="ada",
+        releases={"monolith": version},
+        image="ami-00000000000000009",
+    )
+    await world.documents.create(bake_key("web", bake.bake), bake)
+    return bake
 
 
 def packs(world: FleetWorld) -> set[str]:
@@ -99,15 +122,7 @@ async def test_where_it_cannot_be_told_in_full_what_is_needed_nothing_goes(world
         case "current":
             del world.objects.bodies[manifest_key("monolith", "1")]
         case "image":
-            bake = Bake(
-                bake="web-20260304t120000",
-                fleet="web",
-                stage="ready",
-                requested=world.now,
-                by="ada",
-                releases={"monolith": "0"},
-            )
-            await world.documents.create(bake_key("web", bake.bake), bake)
+            await baked(world, "0")
         case "manifest":
             world.objects.bodies[manifest_key("monolith", "2")] = b"{}"
         case "listing":
@@ -120,3 +135,60 @@ async def test_where_it_cannot_be_told_in_full_what_is_needed_nothing_goes(world
 async def test_an_age_that_could_hurt_a_publish_is_refused(world: FleetWorld) -> None:
     with pytest.raises(Refusal, match="publish in progress"):
         await run(world, age=timedelta(minutes=5))
+
+
+async def test_a_retired_release_is_listed_no_more_and_what_only_it_needed_goes_with_the_garbage(
+    world: FleetWorld,
+) -> None:
+    assert await retired(world, "2", dry_run=True) is False
+    assert await retired(world, "2")
+    before = packs(world)
+    await run(world)
+    world.clock.step(days=1)
+    assert len((await run(world)).deleted) > 1
+    assert len(packs(world)) == len(before) - 2
+    assert await releases.manifest(world.objects, "monolith", "1")
+
+
+@pytest.mark.parametrize("who", ["fleet", "server", "image"])
+async def test_a_release_that_somebody_needs_is_not_retired(world: FleetWorld, who: str) -> None:
+    version = "1" if who == "fleet" else "2"
+    if who == "server":
+        member = Member(server=FIRST, address="10.0.1.1", image=STOCK, releases={"monolith": "2"}, since=world.now)
+        await world.documents.create(membership_key("web"), Membership(members=(member,)))
+    elif who == "image":
+        bake = await baked(world, "2")
+        world.image(str(bake.image), bake.bake)
+        world.clock.step(days=2)
+    with pytest.raises(Refusal, match=f"stays: {who} "):
+        await retired(world, version)
+    assert version in await releases.versions(world.objects, "monolith")
+
+
+async def test_a_release_whose_images_are_all_gone_can_be_retired_and_gc_goes_on(world: FleetWorld) -> None:
+    await baked(world, "2")
+    with pytest.raises(Refusal, match="stays: image"):
+        await retired(world, "2")
+    world.clock.step(days=2)
+    assert await retired(world, "2")
+    assert ORPHAN in (await run(world)).marked
+
+
+async def test_a_release_that_is_set_while_it_is_being_retired_is_put_back(world: FleetWorld) -> None:
+    key = manifest_key("monolith", "2")
+    delete = world.objects.delete
+
+    async def set_first(key: str) -> None:
+        await world.components.set("web", "monolith", "2", by="grace")
+        await delete(key)
+
+    world.objects.delete = set_first  # type: ignore[method-assign]
+    before = world.objects.bodies[key]
+    with pytest.raises(Refusal, match="stays: fleet web needs it"):
+        await retired(world, "2")
+    assert world.objects.bodies[key] == before
+
+
+async def test_what_is_not_listed_cannot_be_retired(world: FleetWorld) -> None:
+    with pytest.raises(releases.UnknownRelease):
+        await retired(world, "9")
