@@ -1,8 +1,9 @@
 """Releases that nobody needs any more, and garbage: packs and deltas that no listed release needs.
 
 A release is retired by hand: it is listed no more. What only it needed is garbage then, like what a cut upload leaves
-behind. First packs and deltas are marked, with the time; only a later run, once they have been marked for long enough, deletes those that
-are still not needed. So the packs of a publish in progress, whose manifest comes last, are never young enough to go.
+behind. First packs and deltas are marked, with the time; only a later run, once they have been marked for long enough,
+deletes those that are still not needed. So the packs of a publish in progress, whose manifest comes last, are never
+young enough to go.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import subprocess
 import sys
@@ -31,13 +32,26 @@ chmod 755 etc/rc.local
 etc/rc.local
 """
 
+FLAKY = """#!/bin/sh
+if [ ! -e tried ]; then touch tried; echo "not yet" >&2; exit 1; fi
+id -un > whoami
+"""
+
 APP = Fleet.model_validate(
     {
         "fleet": "app",
         "stock": STOCK_PARAMETER,
         "capacity": {"min": 0, "desired": 1, "max": 3},
+        "parallel": 2,
         "plan": [
             {"step": "serve", "run": "serve.sh", "script": SCRIPT},
+            {
+                "step": "flaky",
+                "run": "flaky.sh",
+                "script": FLAKY,
+                "retry": {"tries": 2, "pause": 1},
+                "user": getpass.getuser(),
+            },
             {"step": "alive", "check": "http://{address}:18090/", "needs": ["serve"]},
         ],
         "health": {"url": "http://{address}:18090/"},
@@ -84,6 +98,11 @@ class App:
         attempts = self.document(f"servers/{server}")["attempts"]
         return {step["step"]: step["result"] for step in attempts[-1]["steps"]}
 
+    def step(self, server: str, name: str) -> dict[str, Any]:
+        steps = self.document(f"servers/{server}")["attempts"][-1]["steps"]
+        found: dict[str, Any] = next(step for step in steps if step["step"] == name)
+        return found
+
     def ask(self, **message: str) -> None:
         arn = "arn:aws:sns:us-east-1:000000000000:autoprovisioner-commands"
         self.cloud.client("sns").publish(TopicArn=arn, Message=json.dumps(message))
@@ -119,7 +138,10 @@ def app(local_cloud: RunningCloud) -> Iterator[App]:
 def test_a_server_is_provisioned_an_image_baked_and_the_next_server_starts_from_it(app: App) -> None:
     until(lambda: app.at_work(1), 40)
     (first,) = app.serving()
-    assert app.steps(first) == {"serve": "done", "alive": "done"}
+    assert app.steps(first) == {"serve": "done", "flaky": "done", "alive": "done"}
+    flaky = app.step(first, "flaky")
+    assert [each["reason"] for each in flaky["tries"]] == ["the script ended with status 1", ""]
+    assert app.step(first, "alive")["began"] < flaky["tries"][1]["began"], "the plan waited for what nothing needs"
 
     app.ask(type="image.bake.requested", fleet="app", by="ada")
     until(lambda: bool(app.document("image")), 60)
@@ -131,7 +153,7 @@ def test_a_server_is_provisioned_an_image_baked_and_the_next_server_starts_from_
     until(lambda: app.at_work(2), 40)
     (second,) = app.serving() - {first}
     assert app.document(f"servers/{second}")["image"] == image
-    assert app.steps(second) == {"serve": "skipped", "alive": "done"}
+    assert app.steps(second) == {"serve": "skipped", "flaky": "skipped", "alive": "done"}
 
     app.want(1)
     until(lambda: app.at_work(1), 40)
