@@ -28,8 +28,9 @@ changed it has another name, so that after a cut it counts as no tree. Going bac
 
 Files that two trees share are hard links to one file: nobody may write to a file of a tree in place (replacing it is
 fine), so builds put their outputs elsewhere. What is put into a tree or replaced there anyway is gone after the next
-release. A file that was written to in place is put right by the next plan that finds the release standing, or has no
-delta: to look at every file takes longer than a delta does, which looks at all folders and at the files that it makes.
+release. A file that was written to in place is found when all files are looked at. That takes longer than a delta,
+which looks at all folders and at the files that it makes; so it is done in the background once the plan has ended
+well, and whenever a plan finds the release standing.
 """
 
 from __future__ import annotations
@@ -102,6 +103,9 @@ PIECE_BYTES = 1024 * 1024
 
 RECORD_LINES = 100
 """A tree's record that has grown longer, by about five lines a release, is written anew."""
+
+BACKGROUND_NICE = 10
+"""How far what runs in the background stands back behind the services."""
 
 CHECK_TIMEOUT_S = 5.0
 CHECK_FIRST_S, CHECK_MOST_S = 0.1, 2.0
@@ -418,6 +422,7 @@ class Runner:
         self._waiting: list[dict[str, Any]] = list(plan["steps"])
         self._at_work: list[Work] = []
         self._done: set[str] = set()
+        self._synced: list[dict[str, Any]] = []
         self._reason = ""
 
     def run(self) -> int:
@@ -434,7 +439,15 @@ class Runner:
         self._reporter.finished(state, self._reason)
         seconds = round(time.monotonic() - self._began, 3)
         emit(event="result", state=state, reason=self._reason, seconds=seconds)
+        if self._synced and not self._reason:
+            in_background(self._look_again)
         return 1 if self._reason else 0
+
+    def _look_again(self) -> None:
+        """Look at every file of the trees that were moved on, and put right what is not as it was put there."""
+        self._signals.give_back()
+        for step in self._synced:
+            self._sync(step, Moved())
 
     def _wait_for_lock(self) -> None:
         """Take the server's lock. It goes when this process does: children let go of it at once."""
@@ -510,6 +523,7 @@ class Runner:
             self._give_up(f"step {work.name} failed: {work.reason}")
         else:
             self._done.add(work.name)
+            self._synced += [work.step] if work.step["kind"] == "sync" else []
             if work.step["kind"] != "check":
                 self._ledger.enter(work.name, dict(result, version=work.step.get("version", "")))
         emit(event="end", step=work.name, **{name: value for name, value in result.items() if name != "parts"})
@@ -565,6 +579,21 @@ class Runner:
 
     def _check(self, step: dict[str, Any], moved: Moved) -> None:
         check(step["url"])
+
+
+def in_background(work: Callable[[], None]) -> None:
+    """Work in a process that goes on when this one ends, and has its locks: the next run waits for it."""
+    if os.fork():
+        return
+    try:
+        os.setsid()
+        os.nice(BACKGROUND_NICE)
+        with open(os.devnull, "r+b") as nothing:
+            for handle in range(3):
+                os.dup2(nothing.fileno(), handle)
+        work()
+    finally:
+        os._exit(0)  # Whatever went wrong, the next run will find.
 
 
 def take(lock: int) -> bool:
@@ -1230,8 +1259,10 @@ def directory(path: bytes) -> Iterator[int]:
 
 def made_folder(path: bytes, mode: int) -> Other:
     """Give a folder its mode once nothing more is put into it; return what is known of it from now on."""
-    os.chmod(path, mode)
-    return Other(mode, b"", os.lstat(path).st_mtime_ns)
+    status = os.lstat(path)
+    if stat.S_IMODE(status.st_mode) != mode:
+        os.chmod(path, mode)
+    return Other(mode, b"", status.st_mtime_ns)
 
 
 def remove_tree(path: bytes) -> None:
@@ -1326,13 +1357,18 @@ class Release:
         return found
 
 
+def decoded(name: str) -> bytes:
+    """Return a path as it is on disk."""
+    return unquote_to_bytes(name) if "%" in name else name.encode()
+
+
 def inside(name: str) -> bytes:
     """Return a path of a release.
 
     Raises:
         Corrupt: it leads out of it.
     """
-    path = unquote_to_bytes(name)
+    path = decoded(name)
     if path != b"." and not is_below(path):
         raise Corrupt(f"the manifest has a path outside of the release: {name!r}")
     return path
@@ -1383,9 +1419,7 @@ def read_delta(text: bytes) -> Change:
     if stored["form"] != 1:
         raise Corrupt("the delta is not of a form that this agent knows")
     change = Change(Release(stored), map(inside, stored["removed"]))
-    change.recipes = {
-        digest: (unquote_to_bytes(path), numbers) for digest, (path, numbers) in stored["recipes"].items()
-    }
+    change.recipes = {digest: (decoded(path), numbers) for digest, (path, numbers) in stored["recipes"].items()}
     change.literals = literals
     return change
 
@@ -1784,19 +1818,21 @@ def rebuild(base: bytes, change: Change, missing: dict[str, Content], place: Pla
             tasks.append(Recipe(missing[digest], os.path.join(base, source), numbers, change.literals, position))
         position += sum(numbers[::3])
     large = [task for task in tasks if task.content.size > PIECE_BYTES]
-    done: list[Recipe] = []
+    done: list[tuple[Content, Known]] = []
     helpers = [threading.Thread(target=cook, args=(large, place, done), daemon=True) for _ in range(min(2, len(large)))]
     for helper in helpers:
         helper.start()
     cook([task for task in tasks if task.content.size <= PIECE_BYTES], place, done)
     for helper in helpers:
         helper.join()
-    for task in done:
-        spread(task.content, place(task.content.files[0]), place, made)
-        del missing[task.content.sha256]
+    for content, known in done:
+        del missing[content.sha256]
+        made[content.files[0].path] = known
+        if len(content.files) > 1:
+            spread(content, place(content.files[0]), place, made)
 
 
-def cook(tasks: list[Recipe], place: Place, done: list[Recipe]) -> None:
+def cook(tasks: list[Recipe], place: Place, done: list[tuple[Content, Known]]) -> None:
     """Take tasks off the list and carry them out; from any thread."""
     while True:
         try:
@@ -1804,10 +1840,12 @@ def cook(tasks: list[Recipe], place: Place, done: list[Recipe]) -> None:
         except IndexError:
             return
         try:
-            if task.make(place(task.content.files[0])):
-                done.append(task)
+            known = task.make(place(task.content.files[0]))
         except OSError as error:
             log(f"{task.content.files[0].path!r} cannot be made of what it was: {error}")
+        else:
+            if known is not None:
+                done.append((task.content, known))
 
 
 class Recipe(NamedTuple):
@@ -1819,26 +1857,36 @@ class Recipe(NamedTuple):
     literals: bytes
     position: int
 
-    def make(self, path: bytes) -> bool:
-        """Write the content; False when it is not what it should be: then the source is another by now."""
+    def make(self, path: bytes) -> Known | None:
+        """Write the content; None when it is not what it should be: then the source is another by now."""
         digest = hashlib.sha256()
-        with open(path, "wb", buffering=0) as target:
-            for piece in self._pieces():
-                digest.update(piece)
-                write_all(target.fileno(), piece)
-        return digest.hexdigest() == self.content.sha256
+        pieces = self._pieces()
+        if self.content.size <= PIECE_BYTES:
+            pieces = iter((b"".join(pieces),))
+        known = write_file(self.content.files[0], path, noted(pieces, digest.update))
+        return known if digest.hexdigest() == self.content.sha256 else None
 
     def _pieces(self) -> Iterator[bytes]:
         position, at = self.position, 0
         source = self.source if any(self.numbers[2::3]) else os.devnull
-        with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as old:
+        old = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
+        try:
             for number in range(0, len(self.numbers), 3):
                 literal, skip, copy = self.numbers[number : number + 3]
                 if literal:
                     yield self.literals[position : position + literal]
                 position, at = position + literal, at + skip
-                yield from stretch(old.fileno(), at, copy)
+                yield from stretch(old, at, copy)
                 at += copy
+        finally:
+            os.close(old)
+
+
+def noted(pieces: Iterable[bytes], note: Callable[[bytes], None]) -> Iterator[bytes]:
+    """Yield pieces and show them to somebody on the way."""
+    for piece in pieces:
+        note(piece)
+        yield piece
 
 
 def stretch(handle: int, at: int, count: int) -> Iterator[bytes]:

@@ -480,3 +480,12 @@ async def test_a_second_tree_costs_no_space(bench: Bench, source: Path) -> None:
     bench.run(await bench.publish("1", source))
     assert described(spare(bench)) == described(source)
     assert (spare(bench) / "bin/tool").stat().st_ino == (bench.tree / "bin/tool").stat().st_ino
+
+
+async def test_a_file_that_was_written_to_in_place_is_put_right_in_the_background(bench: Bench, source: Path) -> None:
+    step = await two_versions(bench, source)
+    with (bench.tree / "bin/tool").open("r+b") as stream:
+        stream.write(b"mine")
+    assert bench.run(step).end("code")["requests"] == 1
+    assert bench.run(step).ends == {"code": "skipped"}
+    assert described(bench.tree) == described(source)
