@@ -7,24 +7,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import orjson
+import psutil
 
 from bench import rivals
-from bench.measurement import Measurement, ratio
+from bench.measurement import Measurement
 from bench.queueserver import QueueServer, cpu_s, queue_server, running
 
 COMMAND = "python -m bench consumer"
-MESSAGES = 5000
-WARM_UP = 200
-ROUNDS = 3
+MESSAGES = 500
+TURNS = 24
+WARM_UP = 1000
 IDLE_S = 60.0
-SETTLE_S = 1.0
+SETTLE_S = 0.3
 BODY_BYTES = 800
 NOTE = (
-    f"{MESSAGES} messages after {WARM_UP} for warming up, median of {ROUNDS} rounds; user and system time between the "
-    "first message and the last, by psutil from outside; ours with its JSON logs, a line a message, to /dev/null"
+    f"all run at once and get {MESSAGES} messages in turn, {TURNS} times, so that what else the machine does befalls "
+    "all alike; medians of the turns' user and system time, and of their ratios; ours with its JSON logs, a line a "
+    "message, to /dev/null"
 )
 
 
@@ -54,43 +57,51 @@ FRAMEWORKS = (
 
 
 @dataclass
-class Found:
-    """What the rounds of one contender gave."""
+class Running:
+    """A contender's process, what it is sent, and what its turns gave."""
 
+    process: psutil.Process
+    queue: str
+    bodies: Sequence[str]
     cpu_ms: list[float] = field(default_factory=list)
     requests: list[float] = field(default_factory=list)
-    body_bytes: int = 0
 
 
 def measure() -> list[Measurement]:
-    """Measure all in turn, three rounds; then what idling costs ours."""
+    """Measure all in turn; then what idling costs ours."""
     rivals.install()
-    found = {contender.name: Found() for contender in (OURS, RAW, *FRAMEWORKS)}
     with queue_server() as server:
-        for turn in range(ROUNDS):
-            for contender in (OURS, RAW, *FRAMEWORKS):
-                _round(server, contender, f"{contender.name.replace(' ', '-')}-{turn}", found[contender.name])
+        with ExitStack() as processes:
+            found = {each.name: _started(server, each, processes) for each in (OURS, RAW, *FRAMEWORKS)}
+            for _ in range(TURNS):
+                for running in found.values():
+                    _turn(server, running)
         idle = _idle(server)
     return [*_figures(found), *idle]
 
 
-def _round(server: QueueServer, contender: Contender, queue: str, found: Found) -> None:
+def _started(server: QueueServer, contender: Contender, processes: ExitStack) -> Running:
+    """Start a contender, and have it handle enough for everything to be loaded."""
+    queue = contender.name.replace(" ", "-")
     environment = server.environment(queue)
     bodies: Sequence[str] = _bodies()
     if contender.program:
         subprocess.run(contender.command(server, queue, "send"), env=environment, check=True)
         bodies = [server.fill(queue, [], 1)]
-    found.body_bytes = len(bodies[0])
-    with running(contender.command(server, queue, "consume"), environment) as process:
-        server.fill(queue, bodies, WARM_UP // len(bodies))
-        server.until(queue, "left", 0)
-        time.sleep(SETTLE_S)
-        before, requests = cpu_s(process), _handling(server, queue)
-        server.fill(queue, bodies, MESSAGES // len(bodies))
-        server.until(queue, "left", 0)
-        time.sleep(SETTLE_S)
-        found.cpu_ms.append(1000 * (cpu_s(process) - before) / MESSAGES)
-        found.requests.append(1000 * (_handling(server, queue) - requests) / MESSAGES)
+    process = processes.enter_context(running(contender.command(server, queue, "consume"), environment))
+    server.fill(queue, bodies, WARM_UP // len(bodies))
+    server.until(queue, "left", 0)
+    return Running(process, queue, bodies)
+
+
+def _turn(server: QueueServer, running: Running) -> None:
+    time.sleep(SETTLE_S)
+    before, requests = cpu_s(running.process), _handling(server, running.queue)
+    server.fill(running.queue, running.bodies, MESSAGES // len(running.bodies))
+    server.until(running.queue, "left", 0)
+    time.sleep(SETTLE_S)
+    running.cpu_ms.append(1000 * (cpu_s(running.process) - before) / MESSAGES)
+    running.requests.append(1000 * (_handling(server, running.queue) - requests) / MESSAGES)
 
 
 def _bodies() -> list[str]:
@@ -114,24 +125,25 @@ def _handling(server: QueueServer, queue: str) -> int:
     return sum(server.look(queue)["requests"].values())
 
 
-def _figures(found: dict[str, Found]) -> list[Measurement]:
-    cpu = {name: round(statistics.median(each.cpu_ms), 3) for name, each in found.items()}
+def _figures(found: dict[str, Running]) -> list[Measurement]:
     asked = {name: round(statistics.median(each.requests), 1) for name, each in found.items()}
-    ours, raw = OURS.name, RAW.name
-    frameworks = {each.name: cpu[each.name] for each in FRAMEWORKS}
-    sizes = ", ".join(f"{name} {each.body_bytes}" for name, each in found.items())
-    note = f"{NOTE}; bytes of a body: {sizes}"
-    others = {name: value for name, value in asked.items() if name != ours}
+    others = {name: value for name, value in asked.items() if name != OURS.name}
     return [
-        _cpu("a message's processor time, to a raw loop", cpu[ours], {raw: cpu[raw]}, "ratio at most 1.25", note),
-        _cpu("a message's processor time, to frameworks", cpu[ours], dict(frameworks), "ratio below 0.333", note),
-        Measurement("requests for 1,000 messages, busy", asked[ours], "", "at most 220", COMMAND, dict(others)),
+        _cpu("a message's processor time, to a raw loop", found, (RAW,), "ratio at most 1.25"),
+        _cpu("a message's processor time, to frameworks", found, FRAMEWORKS, "ratio below 0.333"),
+        Measurement("requests for 1,000 messages, busy", asked[OURS.name], "", "at most 220", COMMAND, dict(others)),
     ]
 
 
-def _cpu(name: str, measured: float, rival: dict[str, float | None], goal: str, note: str) -> Measurement:
-    best = min(value for value in rival.values() if value is not None)
-    return Measurement(name, measured, "ms", goal, COMMAND, rival, ratio(measured, best), note)
+def _cpu(name: str, found: dict[str, Running], against: Sequence[Contender], goal: str) -> Measurement:
+    cpu = {name: round(statistics.median(each.cpu_ms), 3) for name, each in found.items()}
+    best = min((each.name for each in against), key=lambda each: cpu[each])
+    ratios = [ours / theirs for ours, theirs in zip(found[OURS.name].cpu_ms, found[best].cpu_ms, strict=True)]
+    low, ratio, high = (round(each, 3) for each in statistics.quantiles(ratios, n=4))
+    sizes = ", ".join(f"{name} {len(each.bodies[0])}" for name, each in found.items())
+    note = f"{NOTE}; half of the ratios lie between {low} and {high}; bytes of a body: {sizes}"
+    rivals_of = {each.name: cpu[each.name] for each in against}
+    return Measurement(name, cpu[OURS.name], "ms", goal, COMMAND, dict(rivals_of), ratio, note)
 
 
 def _idle(server: QueueServer) -> list[Measurement]:

@@ -97,6 +97,9 @@ def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """Return the processor time, user and system, of a process and its children."""
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return float(sum(each.user + each.system for each in times))
+    """Return the processor time, user and system, of a process and its children, to the nanosecond.
+
+    By each one's own CPU clock, whose number follows from the pid as in Linux's ``clock_getcpuclockid``: what psutil
+    tells is in hundredths of a second.
+    """
+    return sum(time.clock_gettime(~each.pid << 3 | 2) for each in (process, *process.children(recursive=True)))

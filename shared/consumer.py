@@ -17,8 +17,7 @@ from shared.clock import Clock
 from shared.cloud import CloudError, QueueMessage, QueuePort
 from shared.events import Ignorable, Incoming, Several, Unparseable, parse
 from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
-from shared.telemetry import bound_to
-from shared.tracing import ATTRIBUTES_LIMIT, failed, handling
+from shared.tracing import ATTRIBUTES_LIMIT, Handling, failed
 
 log = structlog.get_logger()
 
@@ -207,8 +206,7 @@ class Consumer:
 
     async def _work(self, held: _Held) -> None:
         message, incoming = held.message, held.incoming
-        bound = bound_to(message.id, None if isinstance(incoming, Unparseable) else incoming)
-        with bound, handling(self._queue_name, message, incoming, self._clock) as handled:
+        with Handling(self._queue_name, message, incoming, self._clock) as handled:
             outcome = await self._outcome(held)
             handled.answered(outcome)
             try:

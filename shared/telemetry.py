@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import orjson
@@ -18,8 +18,7 @@ from opentelemetry import trace
 from structlog.typing import EventDict, Processor
 
 from shared.clock import Clock
-from shared.events import Incoming
-from shared.tracing import ABOUT
+from shared.tracing import add_handled
 
 Signal = Literal["traces", "metrics"]
 SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
@@ -27,7 +26,7 @@ SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
 
 def configure_logs(log_format: Literal["json", "console"], service: str, clock: Clock) -> None:
     """Send the logs of this process to stdout; those of libraries (warnings and worse) in the same form."""
-    shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level]
+    shared: list[Processor] = [add_handled, structlog.stdlib.add_log_level]
     shared += [_Stamp(service, clock), _add_trace]
     last: list[Processor]
     if log_format == "json":
@@ -48,13 +47,6 @@ def configure_logs(log_format: Literal["json", "console"], service: str, clock: 
     )
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-
-
-def bound_to(message: str, incoming: Incoming | None) -> AbstractContextManager[None]:
-    """Bind a message's id, and what it is about, to all log lines written inside."""
-    fields = vars(incoming) if incoming else {}
-    about = {"message": message, **{name: fields[name] for name in ABOUT if fields.get(name)}}
-    return structlog.contextvars.bound_contextvars(**about)
 
 
 def wanted_signals(environment: Mapping[str, str]) -> tuple[Signal, ...]:

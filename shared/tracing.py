@@ -8,7 +8,7 @@ an exporter is configured (``shared.exporting``), and only where a message is ha
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import datetime
@@ -79,16 +79,31 @@ def _brought(attributes: Mapping[str, str]) -> context.Context:
 
 
 class Handling:
-    """One message that is being handled."""
+    """One message while it is handled: inside, in the trace that it brought or, without one, in a new one."""
 
-    def __init__(self, queue: str, span: Span, clock: Clock) -> None:
+    def __init__(self, queue: str, message: QueueMessage, incoming: Incoming | Unparseable, clock: Clock) -> None:
+        fields = {} if isinstance(incoming, Unparseable) else vars(incoming)
+        self.about = {name: fields[name] for name in ABOUT if fields.get(name)}
+        self.message = message.id
         self._queue = queue
-        self._span = span
+        self._span = _tracer.start_span(f"process {queue}", _brought(message.attributes), kind=SpanKind.CONSUMER)
+        if self._span.is_recording():
+            self._span.set_attributes(_described(queue, message, incoming, self.about))
         self._clock = clock
         self._began = clock.monotonic()
+        self._current = _Current(self._span)
         self.joined: dict[int, Span] = {}
         """Trace id to the last span in each other trace that the handling went on with."""
         self.error: str | None = None
+
+    def __enter__(self) -> Handling:
+        self._before = _handling.set(self)
+        self._current.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        self._current.__exit__(kind, error, traceback)
+        _handling.reset(self._before)
 
     def answered(self, outcome: Outcome) -> None:
         """Note the outcome. What is logged and sent from here on belongs to the one trace that was joined, if any."""
@@ -106,19 +121,10 @@ class Handling:
 _handling: ContextVar[Handling | None] = ContextVar("handling", default=None)
 
 
-@contextmanager
-def handling(queue: str, message: QueueMessage, incoming: Incoming | Unparseable, clock: Clock) -> Iterator[Handling]:
-    """Handle a message of the queue inside, as part of the trace that it brought or, without one, of a new one."""
-    span = _tracer.start_span(f"process {queue}", _brought(message.attributes), kind=SpanKind.CONSUMER)
-    if span.is_recording():
-        span.set_attributes(_described(queue, message, incoming))
-    handled = Handling(queue, span, clock)
-    token = _handling.set(handled)
-    try:
-        with _current(span):
-            yield handled
-    finally:
-        _handling.reset(token)
+def add_handled(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add to a log line which message is being handled, and what that is about. A processor of structlog's."""
+    handled = _handling.get()
+    return event if handled is None else {"message": handled.message, **handled.about, **event}
 
 
 def failed(error: Exception) -> None:
@@ -147,7 +153,7 @@ def joined(trace_of: str | None, what: str) -> Iterator[None]:
     handled = _handling.get()
     if handled is not None:
         handled.joined[there.trace_id] = span
-    with _current(span):
+    with _Current(span):
         yield
 
 
@@ -155,7 +161,7 @@ def calling(name: str, kind: SpanKind) -> AbstractContextManager[Span | None]:
     """Call AWS inside: a span below the message's, where there is one that is recorded."""
     if not trace.get_current_span().is_recording():
         return _NOTHING
-    return _current(_tracer.start_span(name, kind=kind))
+    return _Current(_tracer.start_span(name, kind=kind))
 
 
 def sending(system: Literal["aws_sqs", "aws.sns"], destination: str) -> None:
@@ -186,18 +192,21 @@ def told(
     return span
 
 
-@contextmanager
-def _current(span: Span) -> Iterator[Span]:
-    """Make the span the current one, and end it; what is raised inside fails it."""
-    token = context.attach(trace.set_span_in_context(span))
-    try:
-        yield span
-    except BaseException as error:
-        _fail(span, type(error).__name__, str(error))
-        raise
-    finally:
-        context.detach(token)
-        span.end()
+class _Current:
+    """Makes the span the current one inside, and ends it; what is raised inside fails it."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> Span:
+        self._before = context.attach(trace.set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            _fail(self._span, type(error).__name__, str(error))
+        context.detach(self._before)
+        self._span.end()
 
 
 def _fail(span: Span, kind: str, why: str) -> None:
@@ -205,15 +214,15 @@ def _fail(span: Span, kind: str, why: str) -> None:
     span.set_status(StatusCode.ERROR, why)
 
 
-def _described(queue: str, message: QueueMessage, incoming: Incoming | Unparseable) -> dict[str, str | int]:
-    fields = {} if isinstance(incoming, Unparseable) else vars(incoming)
-    about = {f"autoprovisioner.{name}": str(fields[name]) for name in ABOUT if fields.get(name)}
+def _described(
+    queue: str, message: QueueMessage, incoming: Incoming | Unparseable, about: Mapping[str, Any]
+) -> dict[str, str | int]:
     return {
         **_messaging("aws_sqs", "process", queue),
         "messaging.message.id": message.id,
-        "autoprovisioner.message": fields.get("type") or type(incoming).__name__,
+        "autoprovisioner.message": getattr(incoming, "type", type(incoming).__name__),
         "autoprovisioner.receives": message.receive_count,
-        **about,
+        **{f"autoprovisioner.{name}": str(value) for name, value in about.items()},
     }
 
 

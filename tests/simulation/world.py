@@ -24,6 +24,7 @@ from shared.cloud import AlarmState, CloudError, Group, Image, StoredObject, Tem
 from shared.messages import Message
 from shared.names import SERVICES, ServiceName
 from shared.records import Pointer, config_key, pointer_key
+from shared.tracing import add_handled
 from tests.simulation import faults, operators
 from tests.simulation.faults import FAMILIES, Family, Fault
 from tests.simulation.fleet import BAD_VERSION, INCIDENT, NAME, VERSIONS, ZONES, fleet, releases
@@ -352,7 +353,7 @@ def seeded(world: World) -> Iterator[None]:
 
     before = structlog.get_config()
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, log],
+        processors=[structlog.contextvars.merge_contextvars, add_handled, log],
         wrapper_class=structlog.make_filtering_bound_logger(20),
         cache_logger_on_first_use=False,
     )

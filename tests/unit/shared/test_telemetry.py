@@ -10,8 +10,10 @@ from typing import Literal
 import pytest
 import structlog
 
+from shared.cloud import QueueMessage
 from shared.messages import ServerKillRequested
-from shared.telemetry import bound_to, configure_logs
+from shared.telemetry import configure_logs
+from shared.tracing import Handling
 from tests.fakes import START, FakeClock
 
 
@@ -35,10 +37,13 @@ def configure(log_format: Literal["json", "console"]) -> None:
 
 def test_a_line_says_when_who_and_what_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json")
-    with bound_to("m1", ServerKillRequested(fleet="web", server="i-12345678")):
+    request = ServerKillRequested(fleet="web", server="i-12345678")
+    with Handling("work", QueueMessage("m1", "", "r1"), request, FakeClock()):
         structlog.get_logger().info("done", why="it is so")
     structlog.get_logger().info("idle")
     inside, outside = lines(capsys)
+    trace, span = str(inside.pop("trace_id")), str(inside.pop("span_id"))
+    assert (len(trace), len(span)) == (32, 16)
     assert inside == {
         "time": START.isoformat(timespec="milliseconds"),
         "level": "info",

@@ -33,7 +33,7 @@ from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
 from shared.records import Launch, StepResult, launch_key
 from shared.runs import Runs
 from shared.telemetry import configure_logs
-from shared.tracing import TRACEPARENT, carried, handling, joined, traceparent
+from shared.tracing import TRACEPARENT, Handling, carried, joined, traceparent
 from tests.fakes import START, FakeClock, FakeObjects
 from tests.unit.fleetworld import FIRST, FleetWorld, done
 from tests.unit.shared.virtual import SteppedClock, VirtualQueue, kill
@@ -62,7 +62,7 @@ def message(traceparent: str | None = None, body: str = "") -> QueueMessage:
 
 
 def handled(received: QueueMessage) -> Any:
-    return handling(QUEUE, received, parse(received.body), FakeClock())
+    return Handling(QUEUE, received, parse(received.body), FakeClock())
 
 
 def test_a_message_is_handled_in_the_trace_that_it_brings(recorded: Recorded) -> None:
@@ -323,7 +323,7 @@ class Launching:
             alerts=world.alerts,
             clock=world.clock,
         )
-        with handling(QUEUE, message(brought), incoming, world.clock) as handled:
+        with Handling(QUEUE, message(brought), incoming, world.clock) as handled:
             outcome = await provisioner.handle(incoming)
             handled.answered(outcome)
         return outcome

@@ -9,7 +9,7 @@ from shared.clock import SystemClock
 from shared.cloud import QueueMessage, QueuePort
 from shared.events import parse
 from shared.messages import ServerKillRequested
-from shared.tracing import TRACEPARENT, handling
+from shared.tracing import TRACEPARENT, Handling
 from tests.wire.messaging.helpers import Settings, kill, queue_url, unique
 from tests.wire.running import Endpoint
 
@@ -28,7 +28,7 @@ async def test_a_trace_goes_from_topic_to_queue_to_delayed_copy_to_dead_letter(m
     ):
         assert cloud.queue
         assert end.queue
-        with handling("begun", begun, parse(begun.body), clock):
+        with Handling("begun", begun, parse(begun.body), clock):
             await cloud.publisher.publish(ServerKillRequested(fleet="web", server=SERVER, by="ada"))
         published = await ours(cloud.queue)
         await cloud.queue.send(published.body, 1, published.attributes)

@@ -26,7 +26,7 @@ from shared.messages import (
 from shared.outcome import Done, LookAgain, Outcome, Reject
 from shared.records import Bake, Paces, bake_key, paces_key
 from shared.runs import Runs
-from shared.tracing import handling
+from shared.tracing import Handling
 from tests.fakes import START
 from tests.unit.fleetworld import STOCK, FleetWorld, Killed, done, failed, killed_at
 from tests.unit.spans import ids, parent, recording
@@ -131,9 +131,9 @@ async def test_a_bake_builds_from_stock_snapshots_proves_and_cleans_up(world: Fl
 
 async def test_a_bake_is_one_trace_with_a_span_for_every_step_of_both_runs(world: FleetWorld, agent: Path) -> None:
     with recording() as recorded:
-        with handling("bakes", QueueMessage("m1", "", "r1"), REQUEST, world.clock):
+        with Handling("bakes", QueueMessage("m1", "", "r1"), REQUEST, world.clock):
             await make(world, agent).handle(REQUEST)
-        with handling("bakes", QueueMessage("m2", "", "r2"), REQUEST, world.clock):
+        with Handling("bakes", QueueMessage("m2", "", "r2"), REQUEST, world.clock):
             await play(world, agent)
     first, whole = recorded.all("process bakes")[0], recorded.named("bake")
     attempts, steps = recorded.all("attempt"), recorded.all("step code", "step compile", "step health")
