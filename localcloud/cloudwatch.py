@@ -57,17 +57,18 @@ class MetricAlarms:
         now = self._now()
         backend = cloudwatch_backends[ACCOUNT][REGION]
         backend.metric_data[:] = [datum for datum in backend.metric_data if now - _seconds(datum.timestamp) < KEPT_S]
-        samples = _samples(backend.metric_data)
-        for record in list(backend.alarms.values()):
-            if record.rule is None and not record.metric_data_queries:
-                self._look(record, samples, now)
+        simple = [each for each in backend.alarms.values() if each.rule is None and not each.metric_data_queries]
+        due = {record.name for record in simple if self._is_due(record, now)}
+        samples = _samples(backend.metric_data) if due else {}
+        for record in simple:
+            self._look(record, samples, now, due=record.name in due)
 
-    def _look(self, record: Any, samples: Mapping[_Metric, Sequence[Sample]], now: float) -> None:
+    def _look(self, record: Any, samples: Mapping[_Metric, Sequence[Sample]], now: float, *, due: bool) -> None:
         with self._lock:
             alarm = self._alarm(record)
             change: Change | None = None
             policies: tuple[str, ...] = ()
-            if self._is_due(alarm, now):
+            if due:
                 metric = (alarm.namespace, alarm.metric, tuple(sorted(alarm.dimensions)))
                 alarm, change = alarms.evaluate(alarm, samples.get(metric, ()), now)
             if change is None:
@@ -78,10 +79,10 @@ class MetricAlarms:
         for policy in policies:
             self._execute(policy, alarm.name)
 
-    def _is_due(self, alarm: Alarm, now: float) -> bool:
-        period = (now - STRAGGLERS_S) // min(alarm.period_s, LONGEST_S)
-        before = self._looked.get(alarm.name)
-        self._looked[alarm.name] = period
+    def _is_due(self, record: Any, now: float) -> bool:
+        period = (now - STRAGGLERS_S) // min(int(record.period), LONGEST_S)
+        before = self._looked.get(record.name)
+        self._looked[record.name] = period
         return before != period
 
     def _acting(self, original: Method) -> Method:

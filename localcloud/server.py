@@ -25,6 +25,7 @@ from localcloud.images import Images
 from localcloud.instances import Instances
 from localcloud.machines import Machines
 from localcloud.processes import Processes
+from localcloud.queuemetrics import QueueMetrics
 from localcloud.schedules import Schedules
 from localcloud.ssm import SystemsManager, announcing
 from shared.clock import Clock
@@ -34,6 +35,7 @@ log = logging.getLogger("localcloud")
 _FORM = "application/x-www-form-urlencoded"
 
 ALARMS_EVERY_S = 1.0
+QUEUE_METRICS_EVERY_S = 1.0
 GROUPS_EVERY_S = 0.2
 SCHEDULES_EVERY_S = 0.5
 REAP_EVERY_S = 0.5
@@ -56,6 +58,7 @@ class LocalCloud:
         self.images = Images(self.events, self.machines)
         self.groups = make_groups(self.instances, self.machines, self.events, reach, clock)
         self.alarms = MetricAlarms(self.events, reach, self.groups.alarm_fired, clock)
+        self.queue_metrics = QueueMetrics(clock)
         commands = Commands(state, self.machines, self._processes, clock, announcing(self.events))
         self.systems_manager = SystemsManager(commands)
         self.schedules = Schedules(self.events, clock)
@@ -86,6 +89,7 @@ class LocalCloud:
         if self._elsewhere:
             self._elsewhere.start(self._over)
         repeat(self._processes.reap_orphans, REAP_EVERY_S, self._over)
+        repeat(self.queue_metrics.tick, QUEUE_METRICS_EVERY_S, self._over)
         repeat(self.alarms.tick, ALARMS_EVERY_S, self._over)
         repeat(self.groups.tick, GROUPS_EVERY_S, self._over)
         repeat(self.schedules.tick, SCHEDULES_EVERY_S, self._over)

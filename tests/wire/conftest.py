@@ -24,7 +24,7 @@ def local_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningClo
 @contextmanager
 def _localstack_in(folder: Path) -> Iterator[Endpoint]:
     running = localstack.start(folder)
-    endpoint = Endpoint(running.url)
+    endpoint = Endpoint(running.url, is_localstack=True)
     try:
         yield endpoint
     finally:

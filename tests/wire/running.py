@@ -32,6 +32,7 @@ class Endpoint:
     """Where AWS is for the tests, and how to reach it."""
 
     url: str
+    is_localstack: bool = field(default=False, kw_only=True)
     _clients: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     @property

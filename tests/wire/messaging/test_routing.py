@@ -66,6 +66,17 @@ FACTS: list[tuple[Body, set[str]]] = [
 ALERTS: list[tuple[Body, set[str]]] = [
     ({"type": "alert.raised", "cause": "broken", "reason": "it broke", "next": "look"}, set()),
     ({"type": "alert.cleared", "cause": "broken"}, set()),
+    (
+        {
+            "type": "request.refused",
+            "server": SERVER,
+            "request": "server.kill.requested",
+            "by": "me",
+            "reason": "too many",
+            "next": "look",
+        },
+        set(),
+    ),
 ]
 UNKNOWN: list[Body] = [
     {"type": "image.bake.requested.not"},
