@@ -139,7 +139,7 @@ def _taken(taken: Taken, update: Update | None, listed: Membership | None) -> tu
 
 
 async def explain(cloud: Cloud, components: Components, clock: Clock, name: str) -> dict[str, Any]:
-    """Return why a fleet is as it is: strength, image, components, rollout, pauses, alerts, budget.
+    """Return why a fleet is as it is: strength, image, components, rollout, pauses, alerts, budget, refusals.
 
     Raises:
         UnknownFleet: nobody described the fleet.
@@ -162,6 +162,10 @@ async def explain(cloud: Cloud, components: Components, clock: Clock, name: str)
         "paused": pauses.sentence(pause) if pause and pauses.stands(pause, clock.now()) else "",
         "alerts": await _alerts(documents, name, standings),
         "budget": _budget(fleet, status, clock.now()),
+        "refused": [
+            f"{each.type} of {each.server} by {each.by} at {each.at:%Y-%m-%d %H:%M:%S}: {each.reason}"
+            for each in (status.refusals if status else ())
+        ],
     }
 
 

@@ -311,6 +311,18 @@ class AlertCleared(Envelope):
     cause: str = Field(max_length=200)
 
 
+class RequestRefused(Envelope):
+    """A person's request to take a server out of service was refused, and is not tried again."""
+
+    type: Literal["request.refused"] = "request.refused"
+    fleet: FleetName
+    server: ServerId
+    request: Literal["server.kill.requested", "server.disable.requested"]
+    by: Person
+    reason: Reason
+    next: Reason
+
+
 Command = (
     ImageBakeRequested
     | ImageRollbackRequested
@@ -339,7 +351,7 @@ Fact = (
     | ImageRetired
     | BuilderReaped
 )
-Alert = AlertRaised | AlertCleared
+Alert = AlertRaised | AlertCleared | RequestRefused
 Message = Annotated[Tick | Command | Fact | Alert, Field(discriminator="type")]
 
 _adapter: TypeAdapter[Message] = TypeAdapter(Message)

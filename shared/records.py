@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.ids import BakeId, ComponentName, FleetName, ImageId, ServerId, StepName, Version
+from shared.messages import BuilderReaped, ImageRetired, MembershipChanged, RequestRefused, ServerReplaced
 from shared.moments import Moment
 
 
@@ -26,6 +27,28 @@ class Part(BaseModel):
     """A piece of a document."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Announced = Annotated[
+    ServerReplaced | ImageRetired | BuilderReaped | MembershipChanged | RequestRefused, Field(discriminator="type")
+]
+"""What is said of an effect once it has happened (``shared.outbox``)."""
+
+
+class Announcement(Part):
+    """A message that is to be published once that is done which it tells of."""
+
+    message: Announced
+    at: Moment
+    trace: str | None = None
+    """The ``traceparent`` of what the message belongs to."""
+
+
+class Announcing(Record):
+    """A document that says, in the write that records an effect, what is to be said of it."""
+
+    outbox: tuple[Announcement, ...] = ()
+    """Messages that are not known to have been published."""
 
 
 class Try(Part):
@@ -309,7 +332,7 @@ class Leaver(Part):
     """Whether the announcement is known to have been published; until then it is published again."""
 
 
-class Membership(Record):
+class Membership(Announcing):
     """``membership.json``: who serves now."""
 
     members: tuple[Member, ...] = ()
@@ -325,7 +348,7 @@ class Pause(Record):
     until: datetime | None = None
 
 
-class FleetStatus(Record):
+class FleetStatus(Announcing):
     """``status.json``: what the reconciler last said of the fleet, and the disruptions that the budget counts."""
 
     state: Literal["converged", "degraded"]
@@ -333,10 +356,30 @@ class FleetStatus(Record):
     healthy: int
     wanted: int
     disruptions: tuple[Disruption, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    """People's requests of the last day that were refused."""
 
     def within_hour(self, now: datetime) -> tuple[Disruption, ...]:
         """Return the disruptions that ``hourly`` of the disruption policy counts."""
         return tuple(each for each in self.disruptions if each.at > now - timedelta(hours=1))
+
+
+class Refusal(Part):
+    """A request to take a server out of service that was refused."""
+
+    request: str
+    """The message's id: the same message again is refused once."""
+    type: str
+    server: ServerId
+    by: str
+    at: datetime
+    reason: str
+
+
+class Removals(Announcing):
+    """``removals.json``: what the janitor is about to say of images and builders that it removes."""
+
+    fleet: FleetName
 
 
 class Disruption(Part):
@@ -488,6 +531,11 @@ def membership_key(fleet: str) -> str:
 def pause_key(fleet: str) -> str:
     """Where a pause is."""
     return f"fleets/{fleet}/pause.json"
+
+
+def removals_key(fleet: str) -> str:
+    """Where the janitor's outbox is."""
+    return f"fleets/{fleet}/removals.json"
 
 
 def status_key(fleet: str) -> str:

@@ -515,6 +515,11 @@ class World:
     def __post_init__(self) -> None:
         self.servers = FakeServers(self.clock)
 
+    @property
+    def fakes(self) -> tuple[Fake, ...]:
+        """All fakes that a service may call."""
+        return (self.groups, self.servers, self.commands, self.objects, self.publisher, self.alarms, self.health)
+
 
 class _Ports(Protocol):
     """What a world must be, checked by mypy: every fake implements its port."""

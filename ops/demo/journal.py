@@ -205,4 +205,5 @@ _TOLD = {
     "server.kill.requested": "{by} asks for a kill of {server}",
     "server.disable.requested": "{by} asks to disable {server}",
     "alert.cleared": "alert {cause} has passed",
+    "request.refused": "{by}'s {request} of {server} is refused: {reason}",
 }

@@ -11,12 +11,14 @@ from shared import pauses, quarantine
 from shared.cloud import Group, Image, Instance, TemplateVersion
 from shared.fleet import Fleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG, ROLE_TAG
-from shared.records import Bake, Pause, Pointer
+from shared.messages import BuilderReaped, ImageRetired
+from shared.records import Announced, Bake, Pause, Pointer
 
 MOST_DUE = 0.5
 """When more than this part of all images is due at once, the view is more likely wrong than the images old."""
 
 ROLES = ("builder", "prover")
+GONE = ("shutting-down", "terminated")
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,16 @@ def clean(view: View) -> tuple[Action, ...] | Stop:
     if pauses.stands(view.pause, view.now) and view.pause is not None and view.pause.what == "automation":
         return released
     return (*released, *_retirements(due, view), *_leaked(view))
+
+
+def happened(view: View, said: Announced) -> bool:
+    """Whether that was done which is to be announced: the image is not there any more, nor the builder. Pure."""
+    match said:
+        case ImageRetired(image=image):
+            return image not in {each.image for each in view.images}
+        case BuilderReaped(server=server):
+            return server not in {each.server for each in view.instances if each.state not in GONE}
+    return True
 
 
 def incomplete(view: View) -> str | None:
@@ -196,7 +208,7 @@ def _leaked(view: View) -> tuple[Reap, ...]:
         if each.tags.get(ROLE_TAG) in ROLES
         and each.tags.get(MANAGED_TAG) == "true"
         and each.tags.get(FLEET_TAG) == view.fleet.fleet
-        and each.state not in ("shutting-down", "terminated")
+        and each.state not in GONE
         and view.group.member(each.server) is None
         and view.now - each.launched > longest
         and each.tags.get(BAKE_TAG) not in running

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from services.janitor import decide
@@ -17,8 +18,9 @@ from shared.fleets import Fleets
 from shared.ids import FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG
 from shared.messages import BuilderReaped, ImageRetired, Tick
 from shared.names import ServiceName
+from shared.outbox import Outbox, to_announce
 from shared.outcome import Done, Outcome
-from shared.records import Bake, Pause, Pointer, Record, pause_key, pointer_key
+from shared.records import Announced, Bake, Pause, Pointer, Record, Removals, pause_key, pointer_key, removals_key
 from shared.sweeps import Sweeps
 
 SERVICE: ServiceName = "janitor"
@@ -45,12 +47,12 @@ class Janitor:
     ) -> None:
         self._groups = groups
         self._servers = servers
-        self._publisher = publisher
         self._clock = clock
         self._documents = documents
         self._fleets = fleets
         self._alerts = alerts
         self._audits = Audits(documents, clock, SERVICE)
+        self._outbox = Outbox(documents, publisher, clock)
         self._sweeps = Sweeps(alerts, SERVICE)
 
     async def handle(self, incoming: Incoming) -> Outcome:
@@ -68,12 +70,14 @@ class Janitor:
         return await self._sweeps.all(await self._fleets.names(), self._clean)
 
     async def _clean(self, fleet: str) -> str:
-        actions = decide.clean(await self._observe(fleet))
+        view = await self._observe(fleet)
+        actions = decide.clean(view)
         if isinstance(actions, Stop):
             see = f"aws ec2 describe-images --owners self --filters Name=tag:{FLEET_TAG},Values={fleet}"
             await self._alerts.raise_alert(fleet, "janitor-stopped", actions.reason, see)
             return f"nothing was touched: {actions.reason}"
         await self._alerts.clear(fleet, "janitor-stopped")
+        await self._announce(await self._documents.get(Removals, removals_key(fleet)), partial(decide.happened, view))
         told = [await self._act(fleet, action) for action in actions]
         return "; ".join(told) or "nothing is due"
 
@@ -105,14 +109,27 @@ class Janitor:
         return not isinstance(actions, Stop) and action in actions
 
     async def _carry_out(self, fleet: str, action: Retire | Reap) -> None:
-        done: ImageRetired | BuilderReaped
+        said = self._outbox.announcement(self._said(fleet, action))
+        written = await self._documents.change(
+            Removals, removals_key(fleet), lambda old: to_announce(old or Removals(fleet=fleet), said)
+        )
         if isinstance(action, Retire):
             await self._servers.deregister(action.image)
-            done = ImageRetired(time=self._clock.now(), source=SERVICE, fleet=fleet, image=action.image.image)
         else:
             await self._servers.terminate(action.server)
-            done = BuilderReaped(time=self._clock.now(), source=SERVICE, fleet=fleet, server=action.server)
-        await self._publisher.publish(done)
+        await self._announce(written.document, lambda each: each.id == said.message.id)
+
+    def _said(self, fleet: str, action: Retire | Reap) -> ImageRetired | BuilderReaped:
+        now = self._clock.now()
+        if isinstance(action, Retire):
+            image = action.image.image
+            return ImageRetired(id=f"retired-{image}", time=now, source=SERVICE, fleet=fleet, image=image)
+        server = action.server
+        return BuilderReaped(id=f"reaped-{server}", time=now, source=SERVICE, fleet=fleet, server=server)
+
+    async def _announce(self, removals: Removals | None, happened: Callable[[Announced], bool]) -> None:
+        if removals is not None:
+            await self._outbox.publish(Removals, removals_key(removals.fleet), removals.outbox, happened)
 
     async def _observe(self, name: str) -> View:
         fleet = await self._fleets.get(name)

@@ -11,8 +11,9 @@ from typing import Literal
 from shared import pauses, quarantine
 from shared.cloud import AlarmState, Group, Instance, LifecycleState
 from shared.fleet import Fleet
-from shared.messages import ServerDisableRequested, ServerKillRequested
-from shared.records import Disruption, FleetStatus, Pause
+from shared.messages import ServerDisableRequested, ServerKillRequested, ServerReplaced
+from shared.outbox import to_announce
+from shared.records import Announced, Announcement, Disruption, FleetStatus, Pause, Refusal
 
 ROLLOUT = "rollout"
 """Who takes a server out of service for a while, when releases come to servers in service."""
@@ -355,6 +356,33 @@ def charged(view: View, status: FleetStatus | None, action: TakeOut | BringUpToD
     kept = tuple(each for each in base.disruptions if each.at > view.now - REMEMBERED)
     new = Disruption(server=action.server, at=view.now, by=action.by, reason=action.reason)
     return base.model_copy(update={"disruptions": (*kept, new)})
+
+
+def recorded(view: View, status: FleetStatus | None, action: TakeOut, said: Announcement) -> FleetStatus | None:
+    """Return the status with this disruption in it, and with what is to be said of it; None when not allowed. Pure."""
+    if budget_refusal(view, status, action.server) is not None:
+        return None
+    with_it = charged(view, status, action) or status
+    return to_announce(with_it, said) if with_it is not None else None
+
+
+def happened(view: View, said: Announced) -> bool:
+    """Whether that was done which is to be announced: a server that was taken out does not stay. Pure."""
+    return not isinstance(said, ServerReplaced) or said.server not in view.staying
+
+
+def refused(
+    view: View, status: FleetStatus | None, request: Request, reason: str, said: Announcement
+) -> FleetStatus | None:
+    """Return the status with this refusal in it, and with what is to be said of it; None when it is there. Pure."""
+    base = status if status is not None else status_after(view, None)
+    if any(each.request == request.id for each in base.refusals):
+        return None
+    kept = tuple(each for each in base.refusals if each.at > view.now - REMEMBERED)
+    new = Refusal(
+        request=request.id, type=request.type, server=request.server, by=request.by, at=view.now, reason=reason
+    )
+    return to_announce(base.model_copy(update={"refusals": (*kept, new)}), said)
 
 
 def is_recorded(status: FleetStatus | None, server: str, now: datetime) -> bool:

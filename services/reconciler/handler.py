@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -37,6 +37,7 @@ from shared.messages import (
     LaunchUnclaimed,
     MembershipChanged,
     ReleaseSet,
+    RequestRefused,
     ServerDisableRequested,
     ServerKillRequested,
     ServerReady,
@@ -46,8 +47,9 @@ from shared.messages import (
     Tick,
 )
 from shared.names import ServiceName
+from shared.outbox import Outbox
 from shared.outcome import Done, LookAgain, Outcome, Retry
-from shared.records import FleetStatus, Pause, launch_key, pause_key, status_key
+from shared.records import Announced, FleetStatus, Pause, launch_key, pause_key, status_key
 from shared.sweeps import Sweeps
 
 SERVICE: ServiceName = "reconciler"
@@ -102,6 +104,7 @@ class Reconciler:
         self._alerts = alerts
         self._rollouts = rollouts
         self._audits = Audits(documents, clock, SERVICE)
+        self._outbox = Outbox(documents, publisher, clock)
         self._sweeps = Sweeps(alerts, SERVICE)
         self._looks: Coalescer[str, None, str] = Coalescer(self._look)
 
@@ -191,8 +194,30 @@ class Reconciler:
             raise Incomplete(unknown)
         done = await self._take_out(seen, action) if isinstance(action, TakeOut) else action
         if isinstance(done, Refuse):
+            await self._tell_refusal(seen.view, request, done.reason)
             return f"refused {request.type} of {request.server} by {request.by}: {done.reason}"
         return done if isinstance(done, str) else done.reason
+
+    async def _tell_refusal(self, view: View, request: decide.Request, reason: str) -> None:
+        """Tell people, once, that a person's request came to nothing; chaos asks again by itself."""
+        if decide.is_chaos(request):
+            return
+        message = RequestRefused(
+            id=f"refused-{request.id}"[:64],
+            time=self._clock.now(),
+            source=SERVICE,
+            fleet=request.fleet,
+            server=request.server,
+            request=request.type,
+            by=request.by,
+            reason=reason[:2000],
+            next=f"python -m ops explain {request.fleet}",
+        )
+        said, key = self._outbox.announcement(message), status_key(request.fleet)
+        written = await self._documents.change(
+            FleetStatus, key, lambda old: decide.refused(view, old, request, reason, said)
+        )
+        await self._announce(request.fleet, written.document, lambda each: each.id == message.id)
 
     async def _act(self, seen: _Seen, action: decide.Sweep) -> str | Refuse:
         match action:
@@ -211,15 +236,21 @@ class Reconciler:
     async def _take_out(self, seen: _Seen, action: TakeOut) -> str | Refuse:
         """Record the disruption, and when that stands, do it: two reconcilers cannot both spend the last of it."""
         view, fleet = seen.view, seen.view.fleet.fleet
+        said = self._outbox.announcement(self._replaced(fleet, action))
         written = await self._documents.change(
-            FleetStatus, status_key(fleet), lambda old: decide.charged(view, old, action)
+            FleetStatus, status_key(fleet), lambda old: decide.recorded(view, old, action, said)
         )
         refusal = decide.budget_refusal(view, written.document, action.server) or self._stale(seen)
         if refusal is not None:
             return refusal
         await self._audits.write(fleet, action.how, action.server, action.by, action.reason)
         await self._carry_out(fleet, action)
-        replaced = ServerReplaced(
+        await self._announce(fleet, written.document, lambda each: each.id == said.message.id)
+        return f"{action.server} {action.how} for {action.by}: {action.reason}"
+
+    def _replaced(self, fleet: str, action: TakeOut) -> ServerReplaced:
+        return ServerReplaced(
+            id=f"{action.how}-{action.server}",
             time=self._clock.now(),
             source=SERVICE,
             fleet=fleet,
@@ -228,8 +259,10 @@ class Reconciler:
             by=action.by,
             reason=action.reason,
         )
-        await self._publisher.publish(replaced)
-        return f"{action.server} {action.how} for {action.by}: {action.reason}"
+
+    async def _announce(self, fleet: str, status: FleetStatus | None, happened: Callable[[Announced], bool]) -> None:
+        if status is not None:
+            await self._outbox.publish(FleetStatus, status_key(fleet), status.outbox, happened)
 
     async def _carry_out(self, fleet: str, action: TakeOut) -> None:
         match action.how:
@@ -256,13 +289,17 @@ class Reconciler:
         return Refuse("what was observed is too old to act on; the next sweep looks again", passing=True)
 
     async def _report(self, view: View) -> str:
-        """Publish a change of state, then remember it: a crash in between says it twice rather than never."""
+        """Publish a change of state, then remember it: a crash in between says it twice rather than never.
+
+        What a process that died had yet to announce is announced too.
+        """
         key = status_key(view.fleet.fleet)
         before = await self._documents.get(FleetStatus, key)
         said = decide.word(view)
         if before is None or before.state != said.state:
             await self._publisher.publish(self._fact(view.fleet.fleet, said))
-        await self._documents.change(FleetStatus, key, lambda old: decide.status_after(view, old))
+        written = await self._documents.change(FleetStatus, key, lambda old: decide.status_after(view, old))
+        await self._announce(view.fleet.fleet, written.document, lambda each: decide.happened(view, each))
         return said.reason
 
     def _fact(self, fleet: str, said: decide.Word) -> FleetConverged | FleetDegraded:

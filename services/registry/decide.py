@@ -9,8 +9,9 @@ from typing import Literal
 
 from shared.cloud import Group, GroupMember, Image, Instance
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG
-from shared.messages import ImagePinRequested, ImageRollbackRequested
-from shared.records import Bake, Failures, Launch, Leaver, Member, Membership, Pin, Pointer
+from shared.messages import ImagePinRequested, ImageRollbackRequested, MembershipChanged
+from shared.outbox import to_announce
+from shared.records import Announcement, Bake, Failures, Launch, Leaver, Member, Membership, Pin, Pointer
 
 PROMOTER = "registry"
 """Who moved the pointer, when nobody asked for it by name."""
@@ -324,6 +325,26 @@ def membership(roll: Roll, old: Membership | None) -> Membership:
     members = [_member(each, roll, known.get(each.server)) for each in sorted(serving, key=lambda each: each.server)]
     present = tuple(each for each in members if each is not None)
     return before.model_copy(update={"members": present, "leaving": leaving})
+
+
+def renewed(roll: Roll, old: Membership | None, trace: str | None) -> Membership:
+    """Return who the members are, with what is to be said of those who joined or left. Pure."""
+    new = membership(roll, old)
+    before = {member.server for member in old.members} if old else set()
+    after = {member.server for member in new.members}
+    if before == after:
+        return new
+    fleet, generation = roll.group.fleet, new.generation + 1
+    said = MembershipChanged(
+        id=f"members-{fleet}-{generation}"[:64],
+        time=roll.now,
+        source="registry",
+        fleet=fleet,
+        generation=generation,
+        joined=tuple(sorted(after - before)),
+        left=tuple(sorted(before - after)),
+    )
+    return to_announce(new, Announcement(message=said, at=roll.now, trace=trace))
 
 
 def _leaves(leaver: Leaver, roll: Roll) -> bool:

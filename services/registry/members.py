@@ -13,7 +13,7 @@ from services.registry.decide import (
     Roll,
     announced,
     leaving,
-    membership,
+    renewed,
     told,
 )
 from shared.clock import Clock
@@ -23,8 +23,10 @@ from shared.documents import Documents
 from shared.fleet import Fleet
 from shared.messages import MembershipChanged, ServerReady, ServerUpdated, ServerUpdateFailed, ServerUpdateGranted
 from shared.names import TERMINATE_HOOK
+from shared.outbox import Outbox
 from shared.outcome import Done, LookAgain, Outcome
 from shared.records import Launch, Membership, Rollout, Update, launch_key, membership_key, rollout_key, update_key
+from shared.tracing import traceparent
 
 LONGEST_LOOK_S = 600
 """An SQS message can be delayed by 900 s at most."""
@@ -54,6 +56,7 @@ class Members:
         self._publisher = publisher
         self._clock = clock
         self._renewals: Coalescer[str, Group, tuple[str, ...]] = Coalescer(self._renew)
+        self._outbox = Outbox(documents, publisher, clock)
 
     async def ready(self, message: ServerReady) -> Outcome:
         """Take a server in as soon as its group says that it is in service."""
@@ -196,16 +199,12 @@ class Members:
 
     async def _renew(self, fleet: str, groups: Sequence[Group]) -> Sequence[tuple[str, ...]]:
         roll = await self._roll(groups[-1], self._clock.now())
-        before: list[Membership | None] = []
-
-        def renew(old: Membership | None) -> Membership:
-            before.append(old)
-            return membership(roll, old)
-
-        written = await self._documents.change(Membership, membership_key(fleet), renew)
-        joined: tuple[str, ...] = ()
-        if written.changed and written.document is not None:
-            joined = await self._publish_difference(fleet, before[-1], written.document)
+        key, trace = membership_key(fleet), traceparent()
+        written = await self._documents.change(Membership, key, lambda old: renewed(roll, old, trace))
+        waiting = written.document.outbox if written.document is not None else ()
+        await self._outbox.publish(Membership, key, waiting, lambda _: True)
+        said = [each.message for each in waiting if isinstance(each.message, MembershipChanged)]
+        joined = tuple(server for each in said for server in each.joined)
         return [joined] * len(groups)
 
     async def _roll(self, group: Group, now: datetime) -> Roll:
@@ -214,15 +213,6 @@ class Members:
         known = {server: launch for server, launch in zip(serving, launches, strict=True) if launch is not None}
         instances = await self._servers.instances(serving)
         return Roll(group, instances, known, now, await self._updating(group.fleet))
-
-    async def _publish_difference(self, fleet: str, old: Membership | None, new: Membership) -> tuple[str, ...]:
-        before = {member.server for member in old.members} if old else set()
-        after = {member.server for member in new.members}
-        joined, left = tuple(sorted(after - before)), tuple(sorted(before - after))
-        if joined or left:
-            change = f"members-{fleet}-{new.generation}"[:64]
-            await self._publish(fleet, change, new.generation, joined=joined, left=left)
-        return joined
 
     async def _publish(
         self, fleet: str, change: str, generation: int, *, joined: tuple[str, ...] = (), left: tuple[str, ...] = ()

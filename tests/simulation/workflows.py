@@ -268,6 +268,7 @@ def outcome(world: World) -> Mapping[str, Any]:
     pointer, ec2 = world.pointer(), world.ec2
     return {
         **state_of(world),
+        "told": sorted(kind for kind, _ in world.announced),
         "pointer's generation": pointer.generation if pointer else 0,
         "images": sorted(each.past.now.state for each in ec2.pictures.values()),
         "snapshots": len(ec2.snapshots),

@@ -21,7 +21,7 @@ from structlog.typing import EventDict
 
 from shared.aws.publisher import topic_of
 from shared.cloud import AlarmState, CloudError, Group, Image, StoredObject, TemplateVersion
-from shared.messages import Message
+from shared.messages import BuilderReaped, ImageRetired, Message, ServerReplaced
 from shared.names import SERVICES, ServiceName
 from shared.records import Pointer, config_key, pointer_key
 from shared.tracing import add_handled
@@ -99,6 +99,8 @@ class World:
     processes: list[Process] = field(default_factory=list)
     calls: int = 0
     """Calls of ports so far: the steps of the run."""
+    announced: set[tuple[str, str]] = field(default_factory=set)
+    """Servers and images taken away that were announced, and as what; twice is once."""
     failure: BaseException | None = None
     _started: int = 0
 
@@ -283,6 +285,11 @@ class World:
     def published(self, process: Process, message: Message, body: str, attributes: Mapping[str, str]) -> None:
         """A process publishes a message."""
         topic = topic_of(message)
+        match message:
+            case ServerReplaced() | BuilderReaped():
+                self.announced.add((message.type, message.server))
+            case ImageRetired():
+                self.announced.add((message.type, message.image))
         self.say("alert" if topic == "alerts" else "publish", process.name, body[:400])
         self.messaging.publish(topic, body, attributes)
 

@@ -102,11 +102,6 @@ class FleetWorld(World):
         return [each for each in self.commands.sent if self.commands.answers[each.command].state == "running"]
 
     @property
-    def fakes(self) -> tuple[Fake, ...]:
-        """All fakes that a service may call."""
-        return (self.groups, self.servers, self.commands, self.objects, self.publisher, self.alarms, self.health)
-
-    @property
     def now(self) -> datetime:
         """The time."""
         return self.clock.now()
@@ -126,7 +121,7 @@ class _Fatal:
 
 
 @contextmanager
-def killed_at(world: FleetWorld, number: int, *, applied: bool) -> Iterator[Callable[[], int]]:
+def killed_at(world: World, number: int, *, applied: bool) -> Iterator[Callable[[], int]]:
     """Kill the process once, at its call with this number: before it takes effect, or (``applied``) just after.
 
     Yields a function that says how many calls there were.

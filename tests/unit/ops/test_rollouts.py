@@ -7,6 +7,7 @@ import pytest
 from ops.rollouts import explain, explain_server, show
 from ops.showing import _table, _told
 from shared.aws import Cloud
+from shared.records import FleetStatus, Refusal, status_key
 from tests.unit.fleetworld import FleetWorld, breaks
 from tests.unit.services.test_rollout import SERVERS, Play, begin, serving
 
@@ -79,3 +80,21 @@ async def test_a_fleet_at_rest_is_explained_too() -> None:
     found = await explain(cloud(world), world.components, world.clock, "web")
     assert (found["rollout"], found["alerts"], found["paused"]) == (None, [], "")
     assert found["image"]["why"].startswith("no image was promoted yet")
+
+
+async def test_refused_requests_are_explained() -> None:
+    world = await serving()
+    refusal = Refusal(
+        request="m1",
+        type="server.kill.requested",
+        server=SERVERS[0],
+        by="ann",
+        at=world.now,
+        reason="the floor is 3",
+    )
+    status = FleetStatus(state="converged", since=world.now, healthy=3, wanted=3, refusals=(refusal,))
+    await world.documents.change(FleetStatus, status_key("web"), lambda _: status)
+    found = await explain(cloud(world), world.components, world.clock, "web")
+    assert found["refused"] == [
+        f"server.kill.requested of {SERVERS[0]} by ann at {world.now:%Y-%m-%d %H:%M:%S}: the floor is 3"
+    ]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from services.janitor.handler import Janitor
@@ -12,6 +14,7 @@ from shared.messages import AlertCleared, BuilderReaped, ImageRetired, Tick
 from shared.outcome import Done
 from shared.records import Audit, Bake, Pointer, bake_key, history_key, pointer_key
 from tests.fakes import START
+from tests.unit.fleetworld import Killed, killed_at
 from tests.unit.services.making import WEB, Stage, fleet, image, image_id, instance, server
 
 BAKE = "web-20260101t020000"
@@ -65,6 +68,53 @@ async def test_an_image_is_set_aside_on_one_day_and_retired_on_the_next_with_an_
     audit = await web.documents.get(Audit, key)
     assert audit is not None
     assert (audit.service, audit.action, audit.target) == ("janitor", "retire-image", image_id(2))
+
+
+async def retire_killed(number: int, *, applied: bool) -> tuple[Web, int]:
+    """Kill the janitor at a call that it makes for a tick; the tick comes again."""
+    web = Web()
+    await web.set_aside()
+    with killed_at(web.world, number, applied=applied) as calls:
+        with suppress(Killed):
+            await web.janitor().handle(Tick())
+        counted = calls()
+    await web.janitor().handle(Tick())
+    return web, counted
+
+
+@pytest.mark.fault(18)
+@pytest.mark.parametrize("applied", [False, True])
+async def test_killed_at_any_call_a_retired_image_is_told_of(applied: bool) -> None:
+    _, calls = await retire_killed(0, applied=applied)
+    for number in range(1, calls + 1):
+        web, _ = await retire_killed(number, applied=applied)
+        assert set(web.world.servers.stored) == {image_id(1)}, number
+        assert {(each.id, each.image) for each in web.world.publisher.of(ImageRetired)} == {
+            (f"retired-{image_id(2)}", image_id(2))
+        }, number
+
+
+async def test_a_reaped_builder_that_was_not_told_of_is_told_by_the_next_tick() -> None:
+    web = Web()
+    web.world.servers.set(instance(9, tags={ROLE_TAG: "builder", BAKE_TAG: BAKE}))
+    web.world.clock.step(hours=24)
+    web.world.publisher.fail("publish", Unavailable("gone"))
+    with pytest.raises(Unavailable):
+        await web.janitor().handle(Tick())
+    assert web.destroyed() == ["terminate"]
+    for _ in range(2):
+        await web.janitor().handle(Tick())
+    assert [each.server for each in web.world.publisher.of(BuilderReaped)] == [server(9)]
+
+
+async def test_what_could_not_be_destroyed_is_not_told_of() -> None:
+    web = Web()
+    await web.set_aside()
+    web.world.servers.fail("deregister", Denied("no"), times=2)
+    for _ in range(2):
+        with pytest.raises(Denied):
+            await web.janitor().handle(Tick())
+    assert web.world.publisher.of(ImageRetired) == []
 
 
 async def test_another_tick_changes_nothing() -> None:

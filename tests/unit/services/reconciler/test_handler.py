@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -20,6 +21,7 @@ from shared.messages import (
     FleetConverged,
     FleetDegraded,
     LaunchUnclaimed,
+    RequestRefused,
     ServerDisableRequested,
     ServerKillRequested,
     ServerReady,
@@ -29,6 +31,7 @@ from shared.messages import (
 from shared.outcome import Done, LookAgain, Retry
 from shared.records import Audit, FleetStatus, Launch, Pause, launch_key, pause_key, status_key
 from tests.fakes import START, World
+from tests.unit.fleetworld import Killed, killed_at
 from tests.unit.services.making import WEB, Stage, fleet, group, image_id, instance, member, page, server
 
 
@@ -150,7 +153,7 @@ async def test_invariant_11_without_an_audit_document_nothing_destructive_is_don
     await reconciler(web).handle(kill(1))
     # The first write of a kill is the disruption's, the second the audit's: take the second away.
     kinds = [str(call.arguments[0]) for call in web.world.objects.called("put")[before:]]
-    assert [kind.split("/")[2] for kind in kinds] == ["status.json", "audit"]
+    assert [kind.split("/")[2] for kind in kinds[:2]] == ["status.json", "audit"]
     other = Web()
     await reconciler(other).handle(Tick())
     other.world.objects.meanwhile("put", lambda: other.world.objects.fail("put", Denied("no")))
@@ -236,6 +239,55 @@ async def test_a_kill_that_was_recorded_and_not_done_is_done_and_not_counted_twi
     assert found.state == LifecycleState.TERMINATING_WAIT
 
 
+async def kill_killed(number: int, *, applied: bool) -> tuple[Web, int]:
+    """Kill the reconciler at a call that it makes for a request; the request comes again."""
+    web = Web()
+    await reconciler(web).handle(Tick())
+    with killed_at(web.world, number, applied=applied) as calls:
+        with suppress(Killed):
+            await reconciler(web).handle(kill(2))
+        counted = calls()
+    await reconciler(web).handle(kill(2))
+    return web, counted
+
+
+@pytest.mark.fault(18)
+@pytest.mark.parametrize("applied", [False, True])
+async def test_killed_at_any_call_a_replacement_is_told_of(applied: bool) -> None:
+    _, calls = await kill_killed(0, applied=applied)
+    for number in range(1, calls + 1):
+        web, _ = await kill_killed(number, applied=applied)
+        assert {each.server for each in web.world.publisher.of(ServerReplaced)} == {server(2)}, number
+        assert len({each.id for each in web.world.publisher.of(ServerReplaced)}) == 1, number
+        assert (await web.status()).outbox == (), number
+
+
+async def test_a_replacement_that_was_done_and_not_told_of_is_told_by_the_next_sweep() -> None:
+    web = Web()
+    await reconciler(web).handle(Tick())
+    web.world.publisher.fail("publish", Unavailable("gone"))
+    with pytest.raises(Unavailable):
+        await reconciler(web).handle(kill(2))
+    await reconciler(web).handle(Tick())
+    (replaced,) = web.world.publisher.of(ServerReplaced)
+    assert (replaced.server, replaced.how, replaced.by) == (server(2), "terminated", "ops")
+    await reconciler(web).handle(Tick())
+    assert len(web.world.publisher.of(ServerReplaced)) == 1
+
+
+async def test_a_replacement_that_was_denied_is_not_told_of_and_forgotten() -> None:
+    web = Web()
+    web.world.groups.fail("terminate", Denied("no"))
+    with pytest.raises(Denied):
+        await reconciler(web).handle(kill(2))
+    await reconciler(web).handle(Tick())
+    assert len((await web.status()).outbox) == 1
+    web.world.clock.step(minutes=16)
+    await reconciler(web).handle(Tick())
+    assert (await web.status()).outbox == ()
+    assert web.world.publisher.of(ServerReplaced) == []
+
+
 @pytest.mark.fault(5)
 async def test_a_kill_whose_record_is_refused_is_not_done() -> None:
     web = Web()
@@ -274,6 +326,45 @@ async def test_a_flood_of_kill_requests_takes_no_more_than_the_budget_and_says_w
     assert web.effects() == [("terminate", server(1))]
     assert all(isinstance(outcome, Done) for outcome in told)
     assert "refused" in told[1].why
+
+
+async def test_a_persons_request_that_is_refused_is_told_once() -> None:
+    web = Web(policies={"disruption": {"floor": 3}})
+    request = disable(2)
+    for _ in range(2):
+        await reconciler(web).handle(request)
+    (refused,) = web.world.publisher.of(RequestRefused)
+    assert (refused.server, refused.request, refused.by) == (server(2), "server.disable.requested", "ann")
+    assert "the floor is 3" in refused.reason
+    assert [each.server for each in (await web.status()).refusals] == [server(2)]
+    await reconciler(web).handle(disable(2))
+    assert len(web.world.publisher.of(RequestRefused)) == 2
+
+
+async def test_a_refusal_that_could_not_be_told_is_told_by_the_next_sweep() -> None:
+    web = Web(policies={"disruption": {"floor": 3}})
+    await reconciler(web).handle(Tick())
+    web.world.publisher.fail("publish", Unavailable("gone"))
+    with pytest.raises(Unavailable):
+        await reconciler(web).handle(disable(2))
+    await reconciler(web).handle(Tick())
+    assert len(web.world.publisher.of(RequestRefused)) == 1
+    assert (await web.status()).outbox == ()
+
+
+async def test_a_refusal_is_forgotten_after_a_day() -> None:
+    web = Web(policies={"disruption": {"floor": 3}})
+    await reconciler(web).handle(disable(2))
+    web.world.clock.step(hours=25)
+    await reconciler(web).handle(disable(3))
+    assert [each.server for each in (await web.status()).refusals] == [server(3)]
+
+
+async def test_what_chaos_is_refused_calls_nobody() -> None:
+    web = Web()
+    await reconciler(web).handle(kill(1, by="chaos"))
+    assert web.effects() == []
+    assert web.world.publisher.of(RequestRefused) == []
 
 
 @pytest.mark.fault(35)

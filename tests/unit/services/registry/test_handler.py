@@ -595,6 +595,32 @@ async def test_killed_at_any_call_a_server_that_joins_is_announced(applied: bool
         assert any(FIRST in each.joined for each in world.publisher.of(MembershipChanged)), number
 
 
+async def lost_killed(number: int, *, applied: bool) -> tuple[FleetWorld, int]:
+    """Kill the registry at a call that it makes for a tick that finds a server gone and another come."""
+    world = FleetWorld()
+    await serving(world)
+    world.groups.leave("web", FIRST)
+    world.server("i-00000000000000002", state="InService")
+    with killed_at(world, number, applied=applied) as calls:
+        await play(world, Tick())
+        return world, calls()
+
+
+@pytest.mark.fault(18)
+@pytest.mark.parametrize("applied", [False, True])
+async def test_killed_at_any_call_a_change_that_a_sweep_finds_is_announced(applied: bool) -> None:
+    _, calls = await lost_killed(0, applied=applied)
+    for number in range(1, calls + 1):
+        world, _ = await lost_killed(number, applied=applied)
+        assert await members(world) == ["i-00000000000000002"], number
+        told = {(each.id, each.joined, each.left) for each in world.publisher.of(MembershipChanged) if each.left}
+        assert len(told) == 1, number
+        [(_, joined, left)] = told
+        assert (joined, left) == (("i-00000000000000002",), (FIRST,)), number
+        record = Membership.model_validate_json(world.objects.bodies[membership_key("web")])
+        assert record.outbox == (), number
+
+
 async def failed_from(world: FleetWorld, image: str, releases: dict[str, str], count: int = 3) -> None:
     """Let launches from the image be given up."""
     launches = [
