@@ -33,6 +33,24 @@ PATIENCE_S = 900.0
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
 """Else glibc keeps for each thread what it gave back: a third of the memory of a service that reads manifests."""
 
+NEVER_WHOLE = frozenset(
+    {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"}
+)
+"""States out of which a stack cannot be updated: it was never made, or never taken away, in full."""
+
+UNFINISHED = frozenset({"UPDATE_ROLLBACK_FAILED", "UPDATE_FAILED"})
+
+UNDER_WAY = (
+    "CREATE_IN_PROGRESS",
+    "UPDATE_IN_PROGRESS",
+    "ROLLBACK_IN_PROGRESS",
+    "DELETE_IN_PROGRESS",
+    "CLEANUP_IN_PROGRESS",
+)
+"""How states end that pass by themselves; REVIEW_IN_PROGRESS does not."""
+
+BEGINNINGS = frozenset({"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS"})
+
 Say = Callable[[str], None]
 
 
@@ -86,9 +104,9 @@ class _Stack:
         self._say = say
 
     async def apply(self, body: str, bucket: str) -> None:
-        status = await self._status()
-        if status == "ROLLBACK_COMPLETE":
-            raise DeployError(f"the stack {STACK} was never whole: delete it, then try again")
+        status = await self._ended()  # of what somebody else has begun
+        if status in NEVER_WHOLE | UNFINISHED:
+            raise DeployError(f"the stack {STACK} is {status}: {next_step(status)}")
         if status is None:
             await self._create(body, bucket)
         elif await self._same(body, bucket) or not await self._update(body, bucket):
@@ -141,17 +159,25 @@ class _Stack:
         )
 
     async def _finish(self) -> None:
-        """Wait for the end, telling each resource that is done."""
+        """Wait for the end; raise DeployError when it is not the wanted one."""
+        status = await self._ended()
+        if status is None:
+            raise DeployError(f"somebody deleted the stack {STACK} meanwhile: apply again")
+        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+            why = await self._first_failure()
+            raise DeployError(f"the stack {STACK} ended as {status}: {why}; {next_step(status)}")
+        self._say(f"{STACK}: {status.lower().replace('_', ' ')}")
+
+    async def _ended(self) -> str | None:
+        """Wait until nothing is under way, telling what is done; return the state, None without a stack."""
         until = self._clock.monotonic() + PATIENCE_S
         told: set[str] = set()
-        while (status := await self._described()).endswith("_IN_PROGRESS"):
+        while (status := await self._status()) is not None and status.endswith(UNDER_WAY):
             await self._tell(told)
             if self._clock.monotonic() > until:
                 raise DeployError(f"the stack {STACK} is still {status} after {PATIENCE_S:.0f} s")
             await self._clock.sleep(POLL_S)
-        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-            raise DeployError(f"the stack {STACK} ended as {status}: {await self._first_failure()}")
-        self._say(f"{STACK}: {status.lower().replace('_', ' ')}")
+        return status
 
     async def _tell(self, told: set[str]) -> None:
         cloudformation = await self._clients.cloudformation()
@@ -163,11 +189,20 @@ class _Stack:
                 self._say(f"{STACK}: {name} {resource['ResourceStatus'].lower().replace('_', ' ')}")
 
     async def _first_failure(self) -> str:
+        """Say what failed first since the stack was last told to change: what comes after it only follows from it."""
         cloudformation = await self._clients.cloudformation()
-        events = (await cloudformation.describe_stack_events(StackName=STACK))["StackEvents"]
-        failed = [event for event in events if event.get("ResourceStatus", "").endswith("_FAILED")]
-        if failed and "ResourceStatusReason" in failed[-1]:  # events come newest first
-            return f"{failed[-1].get('LogicalResourceId')}: {failed[-1]['ResourceStatusReason']}"
+        first = ""
+        async for page in cloudformation.get_paginator("describe_stack_events").paginate(StackName=STACK):
+            for event in page["StackEvents"]:  # the newest comes first
+                name, status = event.get("LogicalResourceId", ""), event.get("ResourceStatus", "")
+                if name == STACK and status in BEGINNINGS:
+                    return first or await self._stacks_reason()
+                if status.endswith("_FAILED") and "ResourceStatusReason" in event:
+                    first = f"{name}: {event['ResourceStatusReason']}"
+        return first or await self._stacks_reason()
+
+    async def _stacks_reason(self) -> str:
+        cloudformation = await self._clients.cloudformation()
         stack = (await cloudformation.describe_stacks(StackName=STACK))["Stacks"][0]
         return stack.get("StackStatusReason", "CloudFormation gives no reason")
 
@@ -191,6 +226,20 @@ class _Stack:
             for resource in answer["StackResources"]
             if resource.get("PhysicalResourceId") not in (None, "", PASSED_OVER)
         )
+
+
+def next_step(status: str) -> str:
+    """Say what to do about a stack that ended so. Pure."""
+    if status in NEVER_WHOLE:
+        return (
+            "nothing can be changed in it. Mend that, "
+            f"type aws cloudformation delete-stack --stack-name {STACK}, and apply again"
+        )
+    if status in UNFINISHED:
+        return (
+            f"type aws cloudformation continue-update-rollback --stack-name {STACK}, and apply again once that is done"
+        )
+    return "everything is as it was before. Mend that, and apply again"
 
 
 async def _run(bucket: str) -> None:
