@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from ops.cli import Output, counting, sentences, with_clients
+from ops.cli import Output, counting, sentences, until_terminated, with_clients
 from ops.launching import launch
 from ops.planning import plan
 from ops.releasing import release
@@ -52,7 +52,7 @@ def demo(
     from ops.demo.run import run_demo
 
     with sentences():
-        raise typer.Exit(asyncio.run(run_demo(folder, port, EXAMPLE, report)))
+        raise typer.Exit(until_terminated(run_demo(folder, port, EXAMPLE, report)))
 
 
 @app.command()
@@ -64,7 +64,7 @@ def up(port: Port = PORT, folder: Folder = FOLDER, description: Path = EXAMPLE) 
     from ops.local import bring_up
 
     with sentences():
-        asyncio.run(bring_up(folder, port, description, typer.echo))
+        until_terminated(bring_up(folder, port, description, typer.echo))
 
 
 @app.command()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from shared.aws.session import Clients
 
 T = TypeVar("T")
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code that shells give to what ended by SIGTERM."""
 
 Output = Annotated[Literal["text", "json"], typer.Option("-o", "--output", help="For people, or for programs.")]
 FleetOption = Annotated[str, typer.Option("--fleet", help="The fleet.")]
@@ -66,6 +70,30 @@ def with_cloud(work: Callable[[Cloud], Awaitable[T]]) -> T:
 
     with sentences():
         return asyncio.run(run())
+
+
+def until_terminated(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work. SIGTERM cancels it, so that it ends what it has started; the exit code is 143 then."""
+    terminated = False
+
+    async def run() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def end() -> None:
+            nonlocal terminated
+            if not terminated:
+                terminated = task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+        return await work
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        if not terminated:
+            raise
+        raise typer.Exit(TERMINATED) from None
 
 
 def progress(output: str) -> Callable[[int, int], None] | None:

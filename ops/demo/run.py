@@ -80,7 +80,7 @@ async def _scene(stack: Stack, description: Path) -> AsyncIterator[Scene]:
     stack.enter()
     screen.headline("Set-up")
     screen.say("starting the local cloud: EC2, Auto Scaling, SSM, S3, SQS, SNS, EventBridge, CloudWatch on one port")
-    await asyncio.to_thread(stack.start_cloud)
+    stack.start_cloud()  # not in a thread: cancelled meanwhile, nobody would end what it started
     try:
         async with open_clients() as clients, open_cloud(OperatorSettings.read(), "ops", clock) as cloud:
             screen.say("creating topics, queues and rules from the template, and starting the six services")

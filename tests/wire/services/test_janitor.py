@@ -1,0 +1,141 @@
+"""The janitor as a process: it retires a real image and reaps a real builder, whoever holds messages and documents."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from deploy.group import apply_group
+from deploy.messaging import service_environment
+from localcloud.images import STOCK_PARAMETER
+from shared.fleet import Fleet
+from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
+from shared.records import Pointer, history_key, pointer_key
+from tests.fakes import START
+from tests.wire.localcloud import helpers
+from tests.wire.messaging.helpers import BUCKET, TOPICS, queue_url, take
+from tests.wire.running import REPOSITORY, Endpoint, RunningCloud, until
+
+MOMENT = 0.0001
+"""Hours: a third of a second."""
+
+
+def described(name: str) -> Fleet:
+    """Return a fleet of no servers, whose images are old at once."""
+    retention = {"days": MOMENT / 24, "keep": 1, "quarantine_hours": MOMENT, "builder_hours": MOMENT}
+    return Fleet.model_validate(
+        {
+            "fleet": name,
+            "stock": STOCK_PARAMETER,
+            "capacity": {"min": 0, "desired": 0, "max": 1},
+            "plan": [{"step": "alive", "check": "http://{address}/"}],
+            "health": {"url": "http://{address}/"},
+            "policies": {"retention": retention},
+        }
+    )
+
+
+class Old:
+    """A fleet whose pointer is at one of its two images, and which somebody's builder was left over of."""
+
+    def __init__(self, plane: Endpoint, cloud: RunningCloud) -> None:
+        self.plane, self.cloud, self.name = plane, cloud, helpers.unique("old")
+        asyncio.run(apply_group(described(self.name)))
+        self.builder = helpers.launch(cloud, TagSpecifications=self._tagged("instance", {ROLE_TAG: "builder"}))
+        self.kept, self.due = self._image(), self._image()
+        pointer = Pointer(image=self.kept, since=START, by="ada", generation=1, write_id="first")
+        for key in (pointer_key(self.name), history_key(self.name, 1)):
+            plane.client("s3").put_object(Bucket=BUCKET, Key=key, Body=pointer.model_dump_json(by_alias=True).encode())
+
+    def _image(self) -> str:
+        return helpers.image_of(self.cloud, self.builder, TagSpecifications=self._tagged("image", {}))
+
+    def _tagged(self, kind: str, more: dict[str, str]) -> list[dict[str, Any]]:
+        tags = {MANAGED_TAG: "true", FLEET_TAG: self.name, BAKE_TAG: f"{self.name}-20260101t020000", **more}
+        return [{"ResourceType": kind, "Tags": [{"Key": name, "Value": value} for name, value in tags.items()]}]
+
+    def images(self) -> set[str]:
+        ours = [{"Name": f"tag:{FLEET_TAG}", "Values": [self.name]}]
+        return {each["ImageId"] for each in self.cloud.client("ec2").describe_images(Filters=ours)["Images"]}
+
+    def tick(self) -> None:
+        body = json.dumps({"type": "tick", "fleet": self.name})
+        self.plane.client("sqs").send_message(QueueUrl=queue_url(self.plane, "janitor"), MessageBody=body)
+
+    def audited(self) -> set[str]:
+        listed = self.plane.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"fleets/{self.name}/audit/")
+        return {
+            each["Key"].partition(
+                "-",
+            )[2]
+            for each in listed.get("Contents", [])
+        }
+
+
+@pytest.fixture
+def machines(message_plane: Endpoint, local_cloud: RunningCloud, monkeypatch: pytest.MonkeyPatch) -> RunningCloud:
+    """Where the machines are: LocalStack has none that are real."""
+    cloud = message_plane if isinstance(message_plane, RunningCloud) else local_cloud
+    for service in ("EC2", "AUTO_SCALING", "SSM", "CLOUDWATCH"):
+        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", cloud.url)
+    return cloud
+
+
+@contextmanager
+def janitor() -> Iterator[None]:
+    environment = asyncio.run(service_environment("janitor"))
+    with subprocess.Popen(
+        (sys.executable, "-m", "services.janitor"), cwd=REPOSITORY, env={**os.environ, **environment}
+    ) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+
+
+@pytest.fixture
+def told(message_plane: Endpoint) -> Iterator[str]:
+    """A queue on the topic of facts."""
+    sqs, name = message_plane.client("sqs"), helpers.unique("facts")
+    queue = sqs.create_queue(QueueName=name)["QueueUrl"]
+    subscription = message_plane.client("sns").subscribe(
+        TopicArn=f"{TOPICS}events",
+        Protocol="sqs",
+        Endpoint=f"arn:aws:sqs:us-east-1:000000000000:{name}",
+        Attributes={"RawMessageDelivery": "true"},
+        ReturnSubscriptionArn=True,
+    )["SubscriptionArn"]
+    yield queue
+    message_plane.client("sns").unsubscribe(SubscriptionArn=subscription)
+
+
+def test_an_image_that_nobody_needs_and_a_builder_that_nobody_waits_for_go_and_that_is_told(
+    message_plane: Endpoint, machines: RunningCloud, told: str
+) -> None:
+    old = Old(message_plane, machines)
+    with janitor():
+        old.tick()  # sets the image aside, and reaps the builder
+        until(lambda: helpers.describe(machines, old.builder)["State"]["Name"] in ("shutting-down", "terminated"))
+        assert old.images() == {old.kept, old.due}
+        said: list[Any] = []
+
+        def retired() -> bool:
+            old.tick()
+            said.extend(json.loads(message["Body"]) for message in take(message_plane, told, wait_s=1))
+            return {"image.retired", "builder.reaped"} <= {each["type"] for each in said}
+
+        until(retired, 40)
+    assert old.images() == {old.kept}
+    snapshots = machines.client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"]
+    assert not [each for each in snapshots if old.due in each["Description"]]
+    assert {each["image"] for each in said if each["type"] == "image.retired"} == {old.due}
+    assert {each["server"] for each in said if each["type"] == "builder.reaped"} == {old.builder}
