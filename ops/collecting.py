@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
-from pydantic import ValidationError
-
 from ops.releases import Refusal, bakes_of
 from shared import releases
 from shared.clock import Clock
@@ -150,7 +148,7 @@ async def needed(needs: Needs, component: str) -> set[str]:
     for version in listed:
         try:
             found.append(await releases.outline(needs.objects, component, version))
-        except (ValidationError, releases.UnknownRelease) as error:
+        except (ValueError, releases.UnknownRelease) as error:
             raise Refusal(f"nothing was deleted: release {version} of {component} cannot be read") from error
     return await releases.objects_of(needs.objects, component, found)
 

@@ -99,7 +99,7 @@ async def outline(objects: ObjectsPort, component: str, version: str, asked: Ite
     """Read what planning needs of a release, in a fraction of the memory that its manifest would take.
 
     Raises:
-        UnknownRelease, pydantic.ValidationError, CloudError: as ``manifest``.
+        UnknownRelease, CloudError: as ``manifest``. ValueError: the manifest is damaged, or of a newer form.
     """
     return await asyncio.to_thread(outlined, await _stored(objects, component, version), asked)
 

@@ -232,7 +232,7 @@ class Runs:
             return await outline(self._objects, component, version, inputs_of(fleet, component))
         except UnknownRelease as error:
             raise NoPlan(str(error), component) from error
-        except ValidationError as error:
+        except ValueError as error:
             raise NoPlan(f"the manifest of {component} {version} cannot be read", component) from error
 
     async def _put_once(self, key: str, body: bytes) -> bytes:
