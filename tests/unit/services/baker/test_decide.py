@@ -9,6 +9,7 @@ import pytest
 from services.baker.decide import (
     ChooseStock,
     Fail,
+    FallBack,
     Judge,
     Launch,
     Nothing,
@@ -17,8 +18,10 @@ from services.baker.decide import (
     Settle,
     Sight,
     Snapshot,
+    TryAgain,
     Wait,
     bake_id,
+    boot_look_s,
     decide,
     judged,
     ran_again,
@@ -26,7 +29,7 @@ from services.baker.decide import (
 )
 from shared.cloud import Image, Instance
 from shared.fleet import Fleet
-from shared.records import Attempt, Bake
+from shared.records import Attempt, Bake, Fallback
 from tests.fakes import START
 from tests.unit.fleetworld import FLEET, STOCK, done, failed
 
@@ -123,3 +126,91 @@ def test_the_id_of_a_bake_is_the_second_in_which_it_was_asked_for() -> None:
 @pytest.mark.fault(39)
 def test_the_budget_counts_bakes_of_the_last_24_hours(hours: float, counted: int) -> None:
     assert recent([bake_id("a-b", START - timedelta(hours=hours))], START) == counted
+
+
+def test_what_a_bake_needs_is_said() -> None:
+    first = ChooseStock("a bake begins with the stock image, never with yesterday's")
+    assert decide(sight()) == first
+    assert decide(sight(stock=STOCK)) == Launch("builder", STOCK, "there is no builder yet")
+    assert decide(sight(stock=STOCK, builder=None)) == Wait(2, "EC2 does not show the builder yet")
+    pending = replace(BUILDER, state="pending")
+    assert decide(sight(stock=STOCK, builder=pending)) == Wait(1, f"the builder {BUILDER.server} is pending")
+    nowhere = replace(BUILDER, address="")
+    assert decide(sight(stock=STOCK, builder=nowhere)) == Wait(1, f"the builder {BUILDER.server} is running")
+    run = Run("builder", BUILDER, None, f"the builder {BUILDER.server} is running")
+    assert decide(sight(stock=STOCK, builder=BUILDER)) == run
+    running = OK.model_copy(update={"result": "running", "step": "compile"})
+    assert decide(sight(stock=STOCK, builder=BUILDER, provision=running)) == replace(run, attempt=running)
+    built: dict[str, Any] = {"stock": STOCK, "builder": BUILDER, "provision": OK}
+    assert decide(sight(**built)) == Snapshot(BUILDER.server, "the full plan has run")
+    assert decide(sight(**built, image=None)) == Wait(2, f"EC2 does not show {IMAGE.image} yet")
+    made = replace(IMAGE, state="pending")
+    assert decide(sight(**built, image=made)) == Wait(10, f"{IMAGE.image} is being made")
+    prove = Launch("prover", IMAGE.image, f"{IMAGE.image} is available, and unproven")
+    assert decide(sight(**built, image=IMAGE)) == prove
+    assert decide(sight(**built, image=IMAGE, prover=None)) == Wait(2, "EC2 does not show the prover yet")
+    proving = Run("prover", PROVER, None, f"the prover {PROVER.server} is running")
+    assert decide(sight(**built, image=IMAGE, prover=PROVER)) == proving
+    gone_on = decide(sight(**built, image=IMAGE, prover=PROVER, proof=running))
+    assert gone_on == replace(proving, attempt=running)
+    complete = Prove(IMAGE.image, "a server from the image had nothing left to do and is healthy")
+    assert decide(sight(**built, image=IMAGE, prover=PROVER, proof=SKIPPED)) == complete
+    assert decide(sight(stage="failed")) == Settle("bake web-20260304t120000 is failed")
+    assert decide(sight(stage="ready", ended=START)) == Nothing("bake web-20260304t120000 ended before: ready")
+
+
+def test_why_a_bake_fails_is_said() -> None:
+    built: dict[str, Any] = {"stock": STOCK, "builder": BUILDER, "provision": OK}
+    full = replace(IMAGE, state="failed", reason="disk")
+    why = f"EC2 made no image of the builder: {IMAGE.image} is failed: disk"
+    assert decide(sight(**built, image=full)) == Fail(why)
+    running = OK.model_copy(update={"result": "running", "step": "compile"})
+    for state in ("shutting-down", "terminated", "stopping", "stopped"):
+        dead = replace(BUILDER, state=state)
+        why = f"the builder {BUILDER.server} is {state}"
+        assert decide(sight(stock=STOCK, builder=dead)) == Fail(why)
+        assert decide(sight(stock=STOCK, builder=dead, provision=running)) == Fail(why, "compile")
+    proof = OK.model_copy(update={"result": "failed", "step": "health", "reason": "refused", "log_tail": "boom"})
+    why = "the proof launch failed: refused"
+    seen = sight(**built, image=IMAGE, prover=PROVER, proof=proof)
+    assert decide(seen) == Fail(why, "health", "boom")
+    why = "the proof launch did not find everything done: code, compile ran again or was not reported"
+    assert decide(sight(**built, image=IMAGE, prover=PROVER, proof=OK)) == Fail(why, "code")
+
+
+@pytest.mark.parametrize(("minutes", "late"), [(324, False), (324.1, True)])
+def test_a_bake_has_nine_tenths_of_the_hours_after_which_its_builder_is_taken(minutes: float, late: bool) -> None:
+    action = decide(sight(now=START + timedelta(minutes=minutes)))
+    expected = Fail("it was not done in 5:24:00, at stage builder")
+    assert (action == expected) is late
+
+
+BAD = OK.model_copy(update={"result": "failed", "step": "compile", "reason": "exit 1", "log_tail": "boom"})
+FALLBACKS = (Fallback(component="monolith", broken="2", setting=2, good="1", after=2),)
+
+
+def test_a_failed_plan_is_tried_again_then_falls_back_and_at_last_fails_the_bake() -> None:
+    judge = Judge(BAD)
+    assert decide(sight(stock=STOCK, builder=BUILDER, provision=BAD)) == judge
+    once = sight(stock=STOCK, builder=BUILDER, provision=BAD).bake
+    assert judged(once, judge, FALLBACKS, 2) == TryAgain(BAD)
+    twice = once.model_copy(update={"failed": (BAD,)})
+    assert judged(twice, judge, FALLBACKS, 2) == FallBack(BUILDER.server, FALLBACKS, BAD)
+    assert judged(twice, judge, (), 2) == Fail("exit 1", "compile", "boom")
+    homeless = twice.model_copy(update={"builder": None})
+    assert judged(homeless, judge, FALLBACKS, 2) == Fail("exit 1", "compile", "boom")
+    fallen = once.model_copy(update={"failed": (BAD, BAD), "fallbacks": FALLBACKS})
+    assert judged(fallen, judge, FALLBACKS, 2) == TryAgain(BAD)
+    more = (*FALLBACKS, FALLBACKS[0].model_copy(update={"component": "web"}))
+    spent = once.model_copy(update={"failed": (BAD, BAD, BAD), "fallbacks": more})
+    why = "exit 1; so it did with the last good releases (monolith 1, web 1), so none is to blame"
+    assert judged(spent, judge, (), 2) == Fail(why, "compile", "boom")
+
+
+def test_a_booting_server_is_looked_at_less_and_less_often() -> None:
+    assert [boot_look_s(each) for each in (0, 29.9, 30, 89.9, 90, 3000)] == [1, 1, 2, 2, 5, 5]
+
+
+def test_a_bake_of_exactly_a_day_ago_counts_no_more() -> None:
+    names = [bake_id("a-b", START - timedelta(hours=24)), bake_id("a-b", START - timedelta(hours=24, seconds=-1))]
+    assert recent(names, START) == 1

@@ -159,3 +159,62 @@ def test_the_probability_is_spread_over_the_ticks_that_the_template_schedules() 
     rate = re.search(r"Name: autoprovisioner-chaos-tick\n.*?rate\((\d+) minutes\)", template, re.DOTALL)
     assert rate is not None
     assert timedelta(minutes=int(rate[1])) == decide.TICK
+
+
+def test_who_is_killed_and_why_is_said() -> None:
+    assert consider(view(), pick=0.5) == Kill(server(2), "drawn from 3 servers, by the daily coin")
+    assert consider(view(), pick=0.0, asked=True) == Kill(server(1), "drawn from 3 servers, on request")
+
+
+@pytest.mark.parametrize(
+    ("seen", "why"),
+    [
+        (view(chaos={"enabled": False}), "the fleet web has not opted in"),
+        (view(group(member(1), managed=False)), "the group web lacks our ownership tag"),
+        (
+            view(chaos={"alarms": ["slow", "lost", "full"]}, alarms={"slow": "ALARM", "full": "OK"}),
+            "an incident may be under way: slow is ALARM, lost is unknown",
+        ),
+        (view(group(member(1), desired=2)), "not at strength: 1 of 2 in service, 1 in the group"),
+        (view(last=None), "the reconciler calls the fleet nothing yet"),
+        (view(last=status("degraded")), "the reconciler calls the fleet degraded"),
+        (
+            view(group(member(1), member(2), member(3), suspended=("Terminate", "Launch"))),
+            "processes of the group are suspended: Launch, Terminate",
+        ),
+        (view(group()), "nobody is in service"),
+    ],
+)
+def test_why_a_kill_is_unsafe_is_said(seen: View, why: str) -> None:
+    assert consider(seen, asked=True) == Leave(why)
+
+
+def test_why_it_is_not_the_time_for_a_kill_is_said() -> None:
+    assert consider(view(now=START.replace(hour=3))) == Leave("not between 9 and 17 o'clock UTC of a working day")
+    assert consider(view(last=status(killed=1))) == Leave("1 killed within a day already")
+    assert consider(view(), coin=0.99) == Leave("the coin says no, at 3% a tick")
+
+
+def test_kills_count_for_a_day() -> None:
+    """The kill was two hours before noon."""
+    assert isinstance(consider(view(last=status(killed=1), now=START + timedelta(hours=22))), Leave | Kill)
+    seen = status(killed=1)
+    a_day_old = seen.model_copy(
+        update={"disruptions": (seen.disruptions[0].model_copy(update={"at": START - timedelta(days=1)}),)}
+    )
+    assert isinstance(consider(view(last=a_day_old)), Kill)
+    younger = seen.model_copy(
+        update={"disruptions": (seen.disruptions[0].model_copy(update={"at": START - timedelta(hours=23.9)}),)}
+    )
+    assert isinstance(consider(view(last=younger)), Leave)
+
+
+def test_a_part_of_a_kill_a_day_is_one_kill_on_some_days() -> None:
+    assert isinstance(consider(view(chaos={"kills_per_day": 0.2}, last=status(killed=1))), Leave)
+    assert isinstance(consider(view(chaos={"kills_per_day": 1.5}, last=status(killed=1))), Kill)
+
+
+def test_the_chance_of_a_tick_never_exceeds_one() -> None:
+    assert decide.probability(ChaosPolicy(kills_per_day=24, hours=(9, 10))) == 1.0
+    assert decide.working_hours(ChaosPolicy(hours=(0, 0))) == 24
+    assert decide.working_hours(ChaosPolicy(hours=(22, 4))) == 6

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -265,3 +266,102 @@ def test_invariant_3_nothing_that_is_referenced_or_among_the_last_proven_is_ever
     assert not gone & {image_id(number) for number in running}
     assert not gone & {image_id(number) for number, days in past if days < 14}
     assert kept[:keep] == sorted(ages.values())[:keep], "of two that are equally old either may stay"
+
+
+def test_why_each_image_stays_is_said() -> None:
+    running = bake(5, 0, "proof")
+    seen = view(
+        [image(number) for number in range(1, 9)],
+        points_at=pointer(1),
+        history=[pointer(2, 2, days=60), pointer(1, 3, days=1)],
+        bakes=[bake(3, 90), bake(6, 13), running],
+        templates=[TemplateVersion(1, image_id(7), default=True)],
+        instances=[instance(4, image=4)],
+    )
+    assert decide.kept(seen) == {
+        image_id(1): "it is the pointer's",
+        image_id(2): "it was the pointer's, generation 2",
+        image_id(6): "it is one of the last 1 proven",
+        image_id(4): f"{server(4)} runs it",
+        image_id(7): "version 1 of the launch template names it",
+        image_id(5): f"the bake {running.bake} is running",
+    }
+    young = view([image(3), image(6)], bakes=[bake(3, 2), bake(6, 1)])
+    assert decide.kept(young)[image_id(3)] == "it is proven and younger than 14 days"
+    nothing = view([image(1)], history=[])
+    assert decide.kept(nothing) == {}
+
+
+def test_an_images_reign_ends_when_the_next_begins_whatever_the_order_in_which_they_are_read() -> None:
+    history = [pointer(3, 3, days=1), pointer(1, 1, days=60), pointer(2, 2, days=14)]
+    seen = view([image(number) for number in (1, 2, 3)], history=history, points_at=pointer(3, 3))
+    assert set(decide.kept(seen)) == {image_id(2), image_id(3)}
+    assert image_id(1) in decide.kept(replace(seen, now=START - timedelta(seconds=1)))
+
+
+def test_a_release_and_a_retirement_say_why() -> None:
+    set_aside = image(1, tags={QUARANTINE_TAG: ago(9).isoformat()})
+    held = view([*OTHERS, set_aside], instances=[*KEPT, instance(1, image=1)])
+    assert actions(held) == (Release(image_id(1), f"{server(1)} runs it"),)
+    free = view([*OTHERS, set_aside], instances=KEPT)
+    since = f"{ago(9):%Y-%m-%d %H:%M} UTC"
+    assert actions(free) == (Retire(set_aside, f"nothing needs it, and it was set aside on {since}"),)
+
+
+def test_an_image_that_was_released_has_an_empty_tag_and_is_not_released_again() -> None:
+    released = image(1, tags={QUARANTINE_TAG: ""})
+    assert actions(view([*OTHERS, released], instances=[*KEPT, instance(1, image=1)])) == ()
+
+
+def test_a_pause_of_automation_still_releases_and_ends_with_its_time() -> None:
+    set_aside = image(1, tags={QUARANTINE_TAG: ago(9).isoformat()})
+    pause = Pause(what="automation", by="ann")
+    held = view([*OTHERS, set_aside], instances=[*KEPT, instance(1, image=1)], pause=pause)
+    assert [type(each) for each in actions(held)] == [Release]
+    for passed in (Pause(what="chaos", by="ann"), Pause(what="automation", by="ann", until=START)):
+        assert due(view([*OTHERS, image(1)], instances=KEPT, pause=passed)) == {image_id(1)}
+
+
+def test_why_nothing_is_touched_is_said() -> None:
+    def why(seen: View) -> str:
+        stop = decide.clean(seen)
+        assert isinstance(stop, Stop)
+        return stop.reason
+
+    assert why(view([image(1)], seen=group(managed=False))) == "the group web lacks our ownership tag"
+    assert why(view([image(1)], history=[pointer(1)])) == "the pointer is gone, though it has a history"
+    missing = f"the pointer's image {image_id(2)} is not among the fleet's images"
+    assert why(view([image(1)], points_at=pointer(2))) == missing
+    unseen = f"EC2 does not show {server(8)}, a member of the group"
+    assert why(view([image(1)], seen=group(member(9), member(8)))) == unseen
+    most = "3 of 4 images are due at once, which is more than half"
+    assert why(view([image(number) for number in (1, 2, 3, 4)], instances=[instance(1, image=1)])) == most
+
+
+def test_two_of_two_are_too_many_and_half_of_them_are_not() -> None:
+    assert isinstance(decide.clean(view([image(1), image(2)])), Stop)
+    half = view([image(1), image(2), image(3), image(4)], instances=[instance(1, image=1), instance(2, image=2)])
+    assert due(half) == {image_id(3), image_id(4)}
+    foreign = [image(number, tags={FLEET_TAG: "other"}) for number in (5, 6, 7, 8, 9)]
+    assert isinstance(decide.clean(view([image(1), image(2), *foreign])), Stop)
+
+
+def test_a_reaped_builder_is_told_with_its_role_and_its_age() -> None:
+    prover = instance(52, launched=ago(1), tags={ROLE_TAG: "prover"})
+    why = f"a prover since {ago(1):%Y-%m-%d %H:%M} UTC, and its bake is not running"
+    assert actions(view([], instances=[prover])) == (Reap(server(52), why),)
+    leaving = instance(53, "shutting-down", launched=ago(1), tags={ROLE_TAG: "prover"})
+    other = instance(54, launched=ago(1), tags={ROLE_TAG: "cook"})
+    assert actions(view([], instances=[leaving, other])) == ()
+    just_not = instance(55, launched=START - timedelta(hours=6), tags={ROLE_TAG: "builder"})
+    just = instance(56, launched=START - timedelta(hours=6, seconds=1), tags={ROLE_TAG: "builder"})
+    assert [each.server for each in actions(view([], instances=[just_not, just])) if isinstance(each, Reap)] == [
+        server(56)
+    ]
+
+
+def test_of_the_last_proven_the_latest_count_by_when_their_bakes_ended() -> None:
+    early = bake(1, 90).model_copy(update={"ended": ago(30)})
+    requested_only = bake(2, 40).model_copy(update={"ended": None})
+    seen = view([*OTHERS, image(1), image(2)], instances=KEPT, bakes=[early, requested_only])
+    assert due(seen) == {image_id(2)}

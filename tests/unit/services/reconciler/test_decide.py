@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.reconciler import decide
-from services.reconciler.decide import AnnounceUnclaimed, EndQuarantine, Nothing, Refuse, TakeOut, View
+from services.reconciler.decide import AnnounceUnclaimed, EndQuarantine, Hold, Nothing, Refuse, TakeOut, View
 from shared.cloud import Group, GroupMember
 from shared.ids import QUARANTINE_TAG
 from shared.messages import ServerDisableRequested, ServerKillRequested
@@ -452,3 +453,225 @@ def test_invariants_4_and_5_whatever_is_asked_the_floor_the_share_and_the_cap_ho
     assert len(old) + len(new) <= hourly or not new
     assert not new or len((old | new) & seen.staying) <= unavailable
     assert new <= {each.server for each in seen_members if each.in_service}
+
+
+LOOK = "aws autoscaling describe-auto-scaling-groups --auto-scaling-group-names web"
+
+
+def test_why_a_fleet_is_held_is_said_with_what_to_type() -> None:
+    unmanaged = Hold("group-unmanaged", "the group web lacks our ownership tag: it is left alone", LOOK)
+    assert decide.hold(view(group(member(1), managed=False))) == unmanaged
+    blind = "no health page of the 2 servers in service gives an answer: health is blind"
+    url = "curl -v http://{address}/health"
+    assert decide.hold(view(in_service(1, 2), unknown=[1, 2])) == Hold("health-blind", blind, url)
+    sick = f"3 of 4 servers in service look sick at once: {server(1)}, {server(2)}, {server(3)}"
+    assert decide.hold(view(in_service(1, 2, 3, 4), sick=[1, 2, 3])) == Hold("too-many-sick", sick, LOOK)
+    assert decide.hold(view(in_service(1, 2, 3, 4), sick=[1, 2])) is None
+    assert decide.hold(view(in_service(1, 2), sick=[1])) is None
+    assert decide.hold(view(in_service(1, 2), sick=[1, 2])) is not None
+
+
+def test_servers_that_are_updated_are_not_asked_how_they_are_and_do_not_make_the_fleet_look_blind() -> None:
+    seen = view(in_service(1, 2), unknown=[1])
+    assert decide.hold(replace(seen, updating=frozenset({server(1)}))) is None
+    assert decide.hold(replace(view(in_service(1), unknown=[1]), updating=frozenset({server(1)}))) is None
+
+
+def test_no_more_than_twenty_servers_are_named() -> None:
+    numbers = range(1, 31)
+    held = decide.hold(view(in_service(*numbers), sick=list(numbers)))
+    assert held
+    assert held.reason.endswith(f": {', '.join(server(number) for number in range(1, 21))}")
+    worded = decide.word(view(in_service(*numbers), sick=list(numbers)))
+    assert worded.reason.count("fails its health check") == 20
+
+
+def test_what_a_fleet_lacks_is_said_server_by_server() -> None:
+    seen = view(
+        group(member(1), member(2), member(3), member(4, "Pending:Wait"), desired=4), sick=[1], states={2: "stopping"}
+    )
+    told = f"1 of 4 healthy: {server(1)} fails its health check; {server(2)} is going; {server(4)} is Pending:Wait"
+    assert decide.word(seen) == decide.Word("degraded", 1, 4, told)
+    none = decide.Word("degraded", 0, 1, "0 of 1 healthy: the group has yet to launch")
+    assert decide.word(view(group(desired=1))) == none
+    assert decide.word(view(in_service(1))) == decide.Word("converged", 1, 1, "1 of 1 healthy")
+    over = decide.word(view(in_service(1, 2, desired=1)))
+    assert (over.state, over.healthy, over.wanted) == ("converged", 2, 1)
+
+
+def test_a_first_look_has_everything_and_another_keeps_what_it_does_not_say() -> None:
+    first = decide.status_after(view(in_service(1)), None)
+    assert first == FleetStatus(state="converged", since=START, healthy=1, wanted=1)
+    old = status((9, 5)).model_copy(update={"since": START - timedelta(hours=1)})
+    again = decide.status_after(view(in_service(1, 2, 3)), old)
+    assert again == old
+    worse = decide.status_after(view(in_service(1, 2, desired=3)), old)
+    assert worse == old.model_copy(update={"state": "degraded", "since": START, "healthy": 2, "wanted": 3})
+
+
+def test_what_a_sweep_asks_for_and_why() -> None:
+    seen = view(
+        group(member(1), member(2), member(3, "Pending:Wait"), desired=3),
+        sick=[1],
+        now=START,
+        quarantined={8: (START - timedelta(hours=80)).isoformat()},
+    )
+    waiting = instance(3, launched=START - timedelta(seconds=31))
+    seen = replace(seen, instances={**seen.instances, server(3): waiting})
+    since = f"{START - timedelta(hours=80):%Y-%m-%d %H:%M} UTC"
+    assert decide.sweep(seen) == (
+        AnnounceUnclaimed(server(3), "waits since 31 s and nobody took it up"),
+        TakeOut(server(1), "marked-unhealthy", "reconciler", "its health page failed every time it was asked"),
+        EndQuarantine(server(8), f"kept aside since {since}"),
+    )
+
+
+def test_a_server_that_can_be_brought_neither_forward_nor_back_is_replaced_and_why_is_said() -> None:
+    seen = replace(view(in_service(1, 2, 3)), failed=frozenset({server(2), server(9)}))
+    why = "it could be brought neither up to date nor back to what it ran before"
+    assert decide.sweep(seen) == (TakeOut(server(2), "marked-unhealthy", "reconciler", why),)
+
+
+@pytest.mark.parametrize(("age", "told"), [(30, False), (30.5, True), (180, True), (180.5, False)])
+def test_an_unclaimed_launch_is_told_between_half_a_minute_and_three_minutes(age: float, told: bool) -> None:
+    seen = view(group(member(1, "Pending:Wait")))
+    waiting = {server(1): instance(1, launched=START - timedelta(seconds=age))}
+    assert bool(decide.sweep(replace(seen, instances=waiting))) is told
+    assert not decide.sweep(replace(seen, instances={}))
+
+
+@pytest.mark.parametrize(("hours", "ends"), [(71.99, False), (72, True)])
+def test_quarantine_ends_with_its_last_hour(hours: float, ends: bool) -> None:
+    tag = (START - timedelta(hours=hours)).isoformat()
+    assert bool(decide.sweep(view(in_service(1), quarantined={8: tag}))) is ends
+
+
+def test_what_a_request_comes_to_is_said() -> None:
+    three = view(in_service(1, 2, 3))
+    assert decide.answer(three, kill(1), {}) == TakeOut(server(1), "terminated", "ops", "no reason given")
+    disable = ServerDisableRequested(fleet=WEB, server=server(2), by="cleo", reason="odd noises")
+    assert decide.answer(three, disable, {}) == TakeOut(server(2), "detached", "cleo", "odd noises")
+    assert decide.answer(three, kill(9), {}) == Nothing(f"{server(9)} is not in the group web (any more)")
+    for state in ("Terminating", "Terminating:Wait", "Detaching"):
+        leaving = decide.answer(view(group(member(1, state), member(2))), kill(1), {})
+        assert leaving == Nothing(f"{server(1)} is leaving already")
+    lost = decide.answer(view(in_service(1, 2), states={1: "shutting-down"}), kill(1), {})
+    assert lost == Nothing(f"{server(1)} is leaving already")
+    unwell = decide.answer(view(group(member(1, healthy=False), member(2))), kill(1), {})
+    assert unwell == Nothing(f"{server(1)} is leaving already")
+    pending = Refuse(f"{server(1)} is Pending: only a server in service can be taken out")
+    assert decide.answer(view(group(member(1, "Pending"), member(2))), kill(1), {}) == pending
+
+
+def test_while_automation_is_paused_a_request_is_refused_with_the_pauses_sentence() -> None:
+    pause = Pause(what="automation", by="eve", reason="maintenance")
+    refused = decide.answer(view(in_service(1, 2), pause=pause), kill(1), {})
+    assert isinstance(refused, Refuse)
+    assert refused.reason.endswith(f"; {server(1)} stays")
+    assert "eve" in refused.reason
+
+
+def test_why_chaos_is_refused_is_said() -> None:
+    chaotic = view(in_service(1, 2), policies=CHAOTIC)
+
+    def refusal(seen: View = chaotic, **more: Any) -> str | None:
+        return decide.chaos_refusal(seen, kill(1, by="chaos", **more), {"too-slow": "OK"})
+
+    assert refusal() is None
+    assert refusal(view(in_service(1, 2))) == "the fleet web has not opted in to chaos"
+    stale = "the chaos request is undated or stale"
+    assert refusal(time=None) == stale
+    assert refusal(time=START - timedelta(minutes=10, seconds=1)) == stale
+    assert refusal(time=START + timedelta(minutes=10, seconds=1)) == stale
+    assert refusal(time=START - timedelta(minutes=10)) is None
+    assert decide.chaos_refusal(chaotic, kill(1), {}) == "the alarm too-slow is unknown"
+    assert decide.chaos_refusal(chaotic, kill(1), {"too-slow": "ALARM"}) == "the alarm too-slow is ALARM"
+    short = "the fleet is not at strength: 2 of 3 known to be healthy"
+    assert refusal(view(in_service(1, 2, desired=3), policies=CHAOTIC)) == short
+    unsettled = view(group(member(1), member(2), member(3, "Pending"), desired=2), policies=CHAOTIC)
+    assert refusal(unsettled) == "the fleet is not at strength: 2 of 2 known to be healthy"
+    unknown = "the fleet is not at strength: 1 of 2 known to be healthy"
+    assert refusal(view(in_service(1, 2), unknown=[1], policies=CHAOTIC)) == unknown
+
+
+def test_a_persons_request_waits_while_health_is_blind_and_chaos_does_not() -> None:
+    blind = view(in_service(1, 2), unknown=[1, 2])
+    assert (
+        decide.unknown(blind, kill(1)) == "no health page of the 2 servers in service gives an answer: health is blind"
+    )
+    assert decide.unknown(blind, kill(1, by="chaos")) is None
+    assert decide.unknown(view(in_service(1, 2)), kill(1)) is None
+    assert decide.unknown(view(group(member(1), managed=False)), kill(1)) is None
+
+
+def test_what_the_budget_says_no_to_is_said() -> None:
+    three = in_service(1, 2, 3)
+    suspended = group(member(1), suspended=("Terminate", "Launch", "AlarmNotification"))
+    nothing = f"the group's process Launch, Terminate is suspended: nothing would replace {server(1)}"
+    assert decide.budget_refusal(view(suspended), None, server(1)) == Refuse(nothing)
+    hourly = {"disruption": {"hourly": 2, "floor": 0, "unavailable": 9}}
+    spent = Refuse("2 servers were taken out within the hour; the policy allows 2")
+    assert decide.budget_refusal(view(three, policies=hourly), status((8, 5), (9, 5)), server(1)) == spent
+    floor = {"disruption": {"floor": 3}}
+    low = Refuse(f"without {server(1)} 2 healthy servers would be left; the floor is 3")
+    assert decide.budget_refusal(view(three, policies=floor), None, server(1)) == low
+    away = Refuse("1 servers are missing because of us; the policy allows 1", passing=True)
+    assert decide.budget_refusal(view(in_service(2, 3, desired=3)), status((1, 5)), server(2)) == away
+
+
+def test_a_server_that_was_taken_out_and_is_back_counts_towards_the_hour_and_a_second_time_for_itself() -> None:
+    policies = {"disruption": {"hourly": 1, "floor": 0}}
+    back = status((1, 5)).disruptions[0].model_copy(update={"over": START})
+    seen = status().model_copy(update={"disruptions": (back,)})
+    assert decide.budget_refusal(view(in_service(1, 2), policies=policies), seen, server(1)) is not None
+    out = status((1, 5))
+    assert decide.budget_refusal(view(in_service(1, 2), policies=policies), out, server(1)) is None
+
+
+def test_servers_that_are_updated_count_as_away_and_one_of_them_is_taken_out_without_counting_itself() -> None:
+    seen = replace(view(in_service(1, 2, 3)), updating=frozenset({server(1)}))
+    refused = decide.budget_refusal(seen, None, server(2))
+    assert refused == Refuse("1 servers are missing because of us; the policy allows 1", passing=True)
+    assert decide.budget_refusal(seen, None, server(1)) is None
+    low = replace(view(in_service(1, 2, 3), policies={"disruption": {"floor": 2}}), updating=frozenset({server(1)}))
+    assert decide.budget_refusal(low, None, server(2)) == Refuse(
+        f"without {server(2)} 1 healthy servers would be left; the floor is 2"
+    )
+
+
+def test_a_server_that_failed_its_way_back_may_go_below_the_floor() -> None:
+    floor = {"disruption": {"floor": 3}}
+    seen = replace(view(in_service(1, 2, 3), policies=floor), failed=frozenset({server(1)}))
+    assert decide.budget_refusal(seen, None, server(1)) is None
+
+
+def test_a_disruption_is_recorded_with_who_and_why_unless_it_is_there_or_not_allowed() -> None:
+    action = TakeOut(server(1), "terminated", "ann", "practice")
+    three = view(in_service(1, 2, 3))
+    first = decide.charged(three, None, action)
+    new = Disruption(server=server(1), at=START, by="ann", reason="practice")
+    assert first == FleetStatus(state="converged", since=START, healthy=3, wanted=3, disruptions=(new,))
+    assert decide.charged(three, first, action) is None
+    assert decide.charged(view(in_service(1), policies={"disruption": {"floor": 1}}), None, action) is None
+    day_old = status((8, 60 * 24), (9, 60 * 24 - 1))
+    kept = decide.charged(three, day_old, action)
+    assert kept
+    assert [each.server for each in kept.disruptions] == [server(9), server(1)]
+
+
+def test_a_disruption_counts_for_an_hour_and_only_while_it_is_not_over() -> None:
+    assert decide.is_recorded(status((1, 59.9)), server(1), START)
+    assert not decide.is_recorded(status((1, 60)), server(1), START)
+    assert not decide.is_recorded(status((1, 5)), server(2), START)
+    assert not decide.is_recorded(None, server(1), START)
+    over = status((1, 5)).disruptions[0].model_copy(update={"over": START})
+    assert not decide.is_recorded(status().model_copy(update={"disruptions": (over,)}), server(1), START)
+
+
+def test_an_instance_that_ends_or_stops_is_not_counted_and_one_that_ec2_does_not_show_is() -> None:
+    seen = view(in_service(1, 2, 3, 4), states={1: "stopping", 2: "terminated", 3: "pending"})
+    assert seen.staying == {server(3), server(4)}
+    unseen = replace(seen, instances={})
+    assert unseen.staying == {server(number) for number in (1, 2, 3, 4)}
+    assert view(in_service(1, 2, desired=5)).missing == 3
+    assert view(in_service(1, 2, desired=1)).missing == 0

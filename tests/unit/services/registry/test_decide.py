@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from services.registry.decide import (
     PROMOTER,
+    REVERT,
     Announce,
     Drain,
     Found,
@@ -20,21 +21,25 @@ from services.registry.decide import (
     Move,
     Refuse,
     Roll,
+    adopted,
     announced,
     leaving,
+    may_lag,
     membership,
     newest,
     pin,
     promotion,
     refusal,
+    revert,
     rollback,
     standing,
+    to_blame,
     told,
 )
 from shared.cloud import Group, GroupMember, Image, Instance
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG
 from shared.messages import ImagePinRequested, ImageRollbackRequested
-from shared.records import Bake, Launch, Leaver, Member, Membership, Pin, Pointer
+from shared.records import Bake, FailedLaunch, Failures, Launch, Leaver, Member, Membership, Pin, Pointer
 from tests.fakes import START
 
 A, B, C = "ami-0000000a", "ami-0000000b", "ami-0000000c"
@@ -274,3 +279,208 @@ def test_a_server_is_announced_then_drains_then_is_let_go() -> None:
 
 def test_a_server_that_never_was_a_member_need_not_drain() -> None:
     assert isinstance(leaving(ONE, None, 10, START), LetGo)
+
+
+def hours_on(hours: float) -> datetime:
+    return START + hours * HOUR
+
+
+def test_an_edit_by_hand_is_adopted_with_its_time_its_bake_and_somebody_else_than_us_as_its_author() -> None:
+    edited = pointer(B, 1, by="fay", generation=2, request="r1", bake=None)
+    adopted_now = adopted(edited, pointer(A), IMAGES[B], hours_on(5))
+    assert (adopted_now.image, adopted_now.by, adopted_now.since) == (B, "fay", hours_on(5))
+    assert (adopted_now.bake, adopted_now.request) == (bake_name(1), "")
+    assert adopted(edited, None, IMAGES[B], hours_on(5)).by == "fay"
+
+
+@pytest.mark.parametrize(("by", "last"), [(PROMOTER, pointer(A)), ("ada", pointer(A, by="ada")), ("", pointer(A))])
+def test_who_edits_by_hand_without_a_name_of_his_own_is_called_operator(by: str, last: Pointer) -> None:
+    """An editor who leaves ``by`` as it was has not signed: whoever stands there is the author of the last move."""
+    assert adopted(pointer(B, by=by), last, IMAGES[B], START).by == "operator"
+
+
+def test_an_edit_to_an_image_without_a_bakes_tag_keeps_the_bake_that_it_names() -> None:
+    bare = replace(IMAGES[B], tags={MANAGED_TAG: "true"})
+    assert adopted(pointer(B, bake=bake_name(7)), pointer(A), bare, START).bake == bake_name(7)
+
+
+def test_why_a_promotion_moves_the_pointer_or_leaves_it_is_said() -> None:
+    why = f"bake {bake_name(1)} passed its proof launch"
+    new = Pointer(image=B, bake=bake_name(1), since=hours_on(2), by=PROMOTER, reason=why)
+    assert promotion(pointer(A), baked(1), B, hours_on(2)) == Move(new, why)
+    assert promotion(pointer(B, 1), baked(1), B, START) == Keep(f"the pointer is at {B} already")
+    older = f"bake {bake_name(0)} is older than the pointer's, {bake_name(1)}"
+    assert promotion(pointer(B, 1), baked(0), A, START) == Keep(older)
+    by_hand = pointer(A, 1, by="ada")
+    moved = f"ada moved the pointer to {A} at {hours_on(1)}, after this bake was asked for"
+    assert promotion(by_hand, baked(1), B, START) == Keep(moved)
+    held = pointer(A, pin=Pin(by="ada", reason="freeze", until=hours_on(2)))
+    assert promotion(held, baked(1), B, START) == Keep(f"{A} is pinned: by ada until {hours_on(2)} (freeze)")
+    unnamed = pointer(A, pin=Pin(by="ada", reason=""))
+    assert promotion(unnamed, baked(1), B, START) == Keep(f"{A} is pinned: by ada until it is lifted (no reason given)")
+
+
+def failed_launches(*hours: float, image: str = A, version: str = "7") -> Failures:
+    return Failures(
+        launches=tuple(
+            FailedLaunch(server=f"i-0000000{number}", image=image, releases={"monolith": version}, at=hours_on(each))
+            for number, each in enumerate(hours)
+        )
+    )
+
+
+BAKE = baked(0).model_copy(update={"releases": {"monolith": "7"}})
+
+
+def test_an_image_is_to_blame_when_launches_failed_since_it_is_the_pointers_with_nothing_newer_on_them() -> None:
+    three = failed_launches(1, 2, 3)
+    why = "3 launches in a row failed from it, the last of i-00000002, without any newer release"
+    assert to_blame(pointer(A, 1), BAKE, three, 3) == why
+    assert to_blame(pointer(A, 1), BAKE, three, 4) is None
+    assert to_blame(pointer(A, 1.5), BAKE, three, 3) is None
+    assert to_blame(pointer(A, 1), None, three, 3) is None
+    assert to_blame(pointer(A, 1), BAKE, None, 3) is None
+    assert to_blame(pointer(A, 1), BAKE, failed_launches(1, 2, 3, version="8"), 3) is None
+    assert to_blame(pointer(A, 1), BAKE, failed_launches(1, 2, 3, image=B), 3) is None
+    assert to_blame(pointer(A, 1, request=f"{REVERT}{C}"), BAKE, three, 3) is None
+
+
+def test_a_revert_goes_to_the_last_image_before_that_is_still_fit() -> None:
+    why = f"reverted from {C}: three failed"
+    back_to_b = Pointer(image=B, bake=bake_name(1), since=hours_on(9), by=PROMOTER, reason=why, request=f"{REVERT}{C}")
+    assert revert("web", HISTORY[0], HISTORY, IMAGES, "three failed", hours_on(9)) == Move(back_to_b, why)
+    without = {A: IMAGES[A], C: IMAGES[C]}
+    moved = revert("web", HISTORY[0], HISTORY, without, "three failed", hours_on(9))
+    assert isinstance(moved, Move)
+    assert moved.pointer.image == A
+    nowhere = Keep(f"there is no earlier image to go back to from {C}")
+    assert revert("web", HISTORY[0], HISTORY, {C: IMAGES[C]}, "three failed", hours_on(9)) == nowhere
+
+
+def test_a_pinned_image_is_not_reverted_while_the_pin_lasts() -> None:
+    held = pointer(C, 2, generation=3, pin=Pin(by="bob", reason="freeze", until=hours_on(5)))
+    kept = Keep(f"{C} is pinned by bob until {hours_on(5)} (freeze)")
+    assert revert("web", held, HISTORY, IMAGES, "x", hours_on(4)) == kept
+    assert isinstance(revert("web", held, HISTORY, IMAGES, "x", hours_on(5)), Move)
+
+
+def test_what_a_rollback_comes_to_is_said() -> None:
+    assert back(to=A, reason="slow", id="r1").reason == f"ada asked to go back from {C}: slow"
+    unsaid = back(id="r1")
+    assert unsaid.reason == f"ada asked to go back from {C}: rolled back from {C}"
+    assert unsaid.pointer.reason == f"rolled back from {C}"
+    assert back(history=()) == Refuse("fleet web has no image of its own yet, so there is none to go back from")
+    assert back(images={C: IMAGES[C]}) == Refuse("fleet web has no earlier image that is still available")
+    assert back(to=C) == Keep(f"the pointer is at {C} already")
+    assert back(to=B, images={}) == Refuse(f"cannot go back to {B}: there is no image {B} of ours")
+    done = pointer(B, 9, by="ada", generation=4, request="r1", reason="slow")
+    assert back((done, *HISTORY), id="r1") == Keep("request r1 was carried out before")
+    again = f"ada was rolled back to {B} a moment ago; to go further back, name the image in `to`"
+    assert back((done, *HISTORY), id="other", reason="slow") == Keep(again)
+    later = pointer(A, 5, by="bob", generation=4)
+    overtaken = f"bob moved the pointer at {hours_on(5)}, after this was asked for"
+    assert back((later, *HISTORY), to=B, time=hours_on(4)) == Keep(overtaken)
+    held = pointer(C, 2, generation=3, pin=Pin(by="bob", reason="freeze"))
+    refused = f"{C} is pinned by bob until it is lifted (freeze); lift the pin first"
+    assert back((held, *HISTORY[1:])) == Refuse(refused)
+
+
+def test_a_rollback_is_not_held_back_by_a_pin_that_is_over() -> None:
+    held = pointer(C, 2, generation=3, pin=Pin(by="bob", reason="freeze", until=hours_on(9)))
+    assert isinstance(back((held, *HISTORY[1:])), Move)
+
+
+def test_a_rollback_from_before_the_whole_history_goes_back_from_the_present_image() -> None:
+    assert back(time=hours_on(-1)).pointer.image == B
+
+
+def test_a_rollback_asked_for_in_the_moment_of_a_promotion_goes_back_from_what_was_promoted() -> None:
+    assert back(time=hours_on(1)).pointer.image == A
+
+
+def test_a_rollback_never_goes_to_an_image_that_came_after_the_one_it_goes_back_from() -> None:
+    history = (pointer(B, 3, generation=4), *HISTORY)
+    assert back(history, time=hours_on(3)).pointer.image == C
+    assert back(history, time=hours_on(1.5)).pointer.image == A
+
+
+def test_what_a_pin_comes_to_is_said() -> None:
+    assert ask_pin(pointer(A)) == Keep("nothing is pinned")
+    assert ask_pin(None) == Keep("nothing is pinned")
+    held = ask_pin(pointer(A), image=A, id="p1")
+    assert (held.reason, held.pointer.request) == ("pinned by ada", "p1")
+    assert ask_pin(held.pointer, image=A, id="p2") == Keep(f"{A} is pinned so already")
+    lifted = ask_pin(held.pointer, id="p3")
+    assert (lifted.reason, lifted.pointer.pin, lifted.pointer.request) == ("pin lifted by ada", None, "p3")
+    moved = ask_pin(pointer(A), image=B, reason="freeze", id="p4")
+    assert (moved.reason, moved.pointer.reason, moved.pointer.request) == (f"pinned to {B} by ada", "freeze", "p4")
+    assert ask_pin(pointer(A), image=B).pointer.reason == "pinned"
+    assert ask_pin(None, image=B).pointer.pin == Pin(by="ada", reason="")
+    over = Refuse(f"cannot pin {A}: the pin would have ended at {START}")
+    assert ask_pin(pointer(A), image=A, until=START) == over
+    gone = "ami-0000000f"
+    assert ask_pin(pointer(A), image=gone) == Refuse(f"cannot pin {gone}: there is no image {gone} of ours")
+    assert ask_pin(pointer(A, request="p5"), id="p5") == Keep("request p5 was carried out before")
+
+
+def test_a_server_that_is_updated_is_no_member_until_its_update_has_ended_whatever_a_sweep_sees() -> None:
+    """The server stays in the group and in service all the while: only the rollout says that it is on its way."""
+    old = Membership(leaving=(Leaver(server=ONE, announced=START, update=3),))
+    under_way = replace(roll(serving(ONE)), updating={ONE: 3})
+    assert membership(under_way, old) == old
+    over = membership(roll(serving(ONE)), old)
+    assert [each.server for each in over.members] == [ONE]
+    assert over.leaving == ()
+    for_another = membership(replace(roll(serving(ONE)), updating={ONE: 4}), old)
+    assert [each.server for each in for_another.members] == [ONE]
+
+
+def test_a_server_that_leaves_the_group_in_the_middle_of_its_update_stays_off_the_list_until_it_is_gone() -> None:
+    old = Membership(leaving=(Leaver(server=ONE, announced=START, update=3),))
+    assert membership(roll(serving(ONE, "Terminating:Wait")), old) == old
+    assert membership(roll(), old).leaving == ()
+
+
+def test_a_member_without_an_address_yet_is_none_and_its_zone_is_the_groups_where_ec2_says_none() -> None:
+    bare = Instance(ONE, "running", A, "", START)
+    assert membership(replace(roll(serving(ONE)), instances={ONE: bare}), None).members == ()
+    unplaced = {ONE: Instance(ONE, "running", A, "10.0.0.1", START)}
+    member = GroupMember(ONE, "InService", healthy=True, zone="zone-of-the-group")
+    [listed] = membership(replace(roll(member), instances=unplaced, launches={}), None).members
+    assert (listed.zone, listed.releases) == ("zone-of-the-group", {})
+
+
+def test_members_are_listed_by_id_and_only_the_one_that_leaves_is_taken_off() -> None:
+    both = membership(roll(serving(TWO), serving(ONE)), None)
+    assert [each.server for each in both.members] == [ONE, TWO]
+    off = announced(both, ONE, hours_on(2), update=4)
+    assert [each.server for each in off.members] == [TWO]
+    assert off.leaving == (Leaver(server=ONE, announced=hours_on(2), update=4),)
+    two_off = announced(off, TWO, hours_on(3))
+    published = told(two_off, ONE, hours_on(5))
+    assert published.leaving == (
+        Leaver(server=ONE, announced=hours_on(5), update=4, told=True),
+        Leaver(server=TWO, announced=hours_on(3)),
+    )
+    assert told(published, ONE, hours_on(6)) == published
+
+
+def test_what_a_leaver_needs_is_said() -> None:
+    listed = Membership(members=(Member(server=ONE, address="10.0.0.1", image=A, since=START),))
+    assert leaving(ONE, listed, 10, START) == Announce(f"{ONE} is a member and about to leave")
+    assert leaving(TWO, listed, 10, START) == LetGo(f"{TWO} was never a member")
+    off = announced(announced(listed, TWO, START), ONE, START)
+    assert leaving(ONE, off, 10, START) == Announce(f"{ONE} is off the list, and nobody may have been told")
+    published = told(off, ONE, START)
+    assert leaving(ONE, published, 10, START + timedelta(seconds=9.5)) == Drain(0.5, f"{ONE} drains for 0 s more")
+    assert leaving(ONE, published, 10, START + timedelta(seconds=10)) == LetGo(f"{ONE} has drained")
+
+
+def test_an_image_that_ec2_may_show_as_it_was_is_told_from_one_that_will_never_do() -> None:
+    unproven = replace(image(A), tags={MANAGED_TAG: "true", FLEET_TAG: "web"})
+    assert may_lag("web", unproven)
+    assert may_lag("web", image(A, state="pending"))
+    assert not may_lag("web", image(A))
+    assert not may_lag("web", image(A, tags={PROVEN_TAG: "false"}))
+    assert not may_lag("web", image(A, state="failed"))
+    assert not may_lag("api", unproven)
