@@ -1,5 +1,5 @@
 # Every target sets up what it needs on first use (see deploy/environment.sh).
-.PHONY: demo up down test simulate soak check bench clean sweep
+.PHONY: demo up down test simulate soak check bench clean sweep mutants
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -41,13 +41,17 @@ check: .venv/ready
 sweep: .venv/ready
 	@SWEEP_SAMPLE=0 $(PYTHON) -m pytest -n 2 tests/simulation/test_sweep.py
 
+## make mutants   change the decisions one place at a time, and say which changes no test notices (a quarter of an hour)
+mutants:
+	@sh deploy/mutants.sh
+
 ## make bench   run every benchmark, write bench/results.json
 bench: .venv/ready
 	@$(PYTHON) -m bench
 
 ## make clean   remove the environment and everything that runs made
 clean: down
-	@rm -rf .venv .venv-* .localcloud demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf mutants .venv .venv-* .localcloud demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/ready: uv.lock pyproject.toml deploy/environment.sh deploy/tools.sh
 	@sh deploy/environment.sh

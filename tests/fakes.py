@@ -235,7 +235,7 @@ class FakeServers(Fake):
         self.stored: dict[str, Image] = {}
         self.versions: dict[str, list[TemplateVersion]] = {}
         self.stocks: dict[str, str] = {}
-        self.tokens: dict[str, str] = {}
+        self.tokens: dict[str, tuple[str, str, Mapping[str, str]]] = {}
 
     def set(self, instance: Instance) -> None:
         """Put an instance there, or replace it."""
@@ -271,8 +271,11 @@ class FakeServers(Fake):
                 server = self._new_id("i")
                 address = f"10.0.0.{self._made}"
                 self.set(Instance(server, "running", image, address, self._clock.now(), "us-east-1a", dict(tags)))
-                self.tokens[token] = server
-            return self.tokens[token]
+                self.tokens[token] = (server, image, dict(tags))
+            launched, *asked = self.tokens[token]
+            if asked != [image, dict(tags)]:
+                raise Refused(f"the client token {token} was used with other parameters")
+            return launched
 
     async def tag(self, resource: str, tags: Mapping[str, str]) -> None:
         async with self._taking("tag", resource, dict(tags)):
@@ -330,7 +333,9 @@ class FakeServers(Fake):
 
     async def templates(self, fleet: str) -> Sequence[TemplateVersion]:
         async with self._taking("templates", fleet):
-            return tuple(self.versions.get(fleet, ()))
+            if fleet not in self.versions:
+                raise NotFound(f"there is no launch template {fleet}")
+            return tuple(self.versions[fleet])
 
     async def set_template_image(self, fleet: str, image: str) -> int:
         async with self._taking("set_template_image", fleet, image):

@@ -178,7 +178,7 @@ class SimulatedGroups:
         default = next(each for each in self._ec2.templates[order.group] if each.default)
         try:
             server = self._ec2.launch(default.image, order.zone, dict(order.tags))
-        except Refused as refusal:
+        except (NotFound, Refused) as refusal:
             raise LaunchFailed(str(refusal)) from refusal
         return Launched(server, default.image, "m7i.large", str(default.version), "lt-0", order.group)
 

@@ -80,6 +80,7 @@ class Sent:
     comment: str
     sent: float
     status: CommandStatus = field(default_factory=lambda: CommandStatus(CommandState.RUNNING))
+    task: asyncio.Task[None] | None = None
 
 
 @dataclass(eq=False)
@@ -127,7 +128,8 @@ class Ec2:
     """Snapshot to the image that it belongs to."""
     templates: dict[str, tuple[TemplateVersion, ...]] = field(default_factory=dict)
     commands: dict[str, Sent] = field(default_factory=dict)
-    tokens: dict[str, str] = field(default_factory=dict)
+    tokens: dict[str, tuple[str, str, Mapping[str, str]]] = field(default_factory=dict)
+    """Client token to the server that was launched with it, and from what image and with what tags."""
     addresses: dict[str, str] = field(default_factory=dict)
     """Address to server."""
     bad_versions: set[str] = field(default_factory=set)
@@ -147,10 +149,10 @@ class Ec2:
     # Instances.
 
     def launch(self, image: str, zone: str, tags: Mapping[str, str]) -> str:
-        """Start an instance; Refused when it cannot."""
+        """Start an instance; NotFound without such an image, Refused without capacity."""
         picture = self.pictures.get(image)
         if picture is None or picture.past.now.state != "available":
-            raise Refused(f"the image {image} is not available")
+            raise NotFound(f"the image {image} does not exist, or is not available")
         lit = [each for each in self.zones if each not in self.weather.dark]
         if self.weather.full or not lit:
             raise Refused("there is no capacity")
@@ -166,10 +168,13 @@ class Ec2:
         return server
 
     def launch_once(self, token: str, image: str, zone: str, tags: Mapping[str, str]) -> str:
-        """Start an instance, or return the one that was started with this token."""
+        """Start an instance, or return the one that was started with this token; Refused when that was another."""
         if token not in self.tokens:
-            self.tokens[token] = self.launch(image, zone, tags)
-        return self.tokens[token]
+            self.tokens[token] = (self.launch(image, zone, tags), image, dict(tags))
+        server, *asked = self.tokens[token]
+        if asked != [image, dict(tags)]:
+            raise Refused(f"the client token {token} was used with other parameters")
+        return server
 
     def _run(self, server: str, fate: str) -> None:
         machine = self.machines[server]
@@ -335,16 +340,26 @@ class Ec2:
         """Run a plan on a server."""
         machine = self.machines.get(server)
         if machine is None or not machine.online:
-            raise Refused(f"{server} is not connected")
+            raise NotFound(f"{server} is not connected")
         if document != RUN_DOCUMENT:
-            raise Refused(f"there is no document {document}")
+            raise NotFound(f"there is no document {document}")
         self._made += 1
         sent = Sent(f"{self._made:08x}-0000-4000-8000-000000000000", server, comment, self.loop.time())
         self.commands[sent.command] = sent
         stored = self.bucket.get(key_of(parameters["PlanUrl"], "get"))
         plan = Plan.model_validate_json(stored.body) if stored else None
-        machine.tasks.append(self.loop.create_task(self._execute(machine, sent, plan)))
+        sent.task = self.loop.create_task(self._execute(machine, sent, plan))
+        machine.tasks.append(sent.task)
         return sent.command
+
+    def cancel(self, server: str, command: str) -> None:
+        """End a command; nothing happens to one that has ended."""
+        sent = self.commands.get(command)
+        if sent is None:
+            raise NotFound(f"there is no command {command}")
+        if sent.server == server and sent.task is not None and not sent.task.done():
+            sent.task.cancel()
+            self._over(sent, CommandStatus(CommandState.CANCELLED, detail="Cancelled"))
 
     async def _execute(self, machine: Machine, sent: Sent, plan: Plan | None) -> None:
         """Do as the agent does: one run at a time, each step that the ledger does not have, and a report."""
@@ -416,13 +431,16 @@ class Ec2:
 
     def _ended(self, sent: Sent, failed: str = "") -> None:
         state = CommandState.FAILED if failed else CommandState.SUCCEEDED
-        sent.status = CommandStatus(state, 1 if failed else 0, failed)
-        self.noticed("ran", f"{sent.comment} on {sent.server}: {failed or 'ok'}")
+        self._over(sent, CommandStatus(state, 1 if failed else 0, failed))
+
+    def _over(self, sent: Sent, status: CommandStatus) -> None:
+        sent.status = status
+        self.noticed("ran", f"{sent.comment} on {sent.server}: {status.output or _EVENT_WORD[status.state].lower()}")
         detail = {
             "command-id": sent.command,
             "instance-id": sent.server,
             "document-name": RUN_DOCUMENT,
-            "status": "Failed" if failed else "Success",
+            "status": _EVENT_WORD[status.state],
         }
         self.emit(_event("aws.ssm", "EC2 Command Invocation Status-change Notification", detail))
 
@@ -437,6 +455,14 @@ class Ec2:
         if sent is None or sent.server != server or sent.sent > at:
             return CommandStatus(CommandState.UNKNOWN)
         return sent.status
+
+
+_EVENT_WORD = {
+    CommandState.SUCCEEDED: "Success",
+    CommandState.FAILED: "Failed",
+    CommandState.CANCELLED: "Cancelled",
+}
+"""What Systems Manager calls the end of a command in its events."""
 
 
 def _seconds(step: PlannedStep, again: bool, broken: bool) -> float:

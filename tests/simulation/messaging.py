@@ -21,6 +21,9 @@ PLACE = Place("aws", "us-east-1", "000000000000", BUCKET)
 REDRIVE_AFTER = 20
 """Receives after which SQS itself makes a message a dead letter (``maxReceiveCount`` in the template)."""
 
+LONGEST_POLL_S = 20
+"""The longest time that SQS waits for a message."""
+
 KEPT_S = 345_600.0
 """Four days: how long a queue keeps a message."""
 
@@ -60,12 +63,14 @@ class SimulatedQueue:
         self._wake()
         return name
 
-    async def receive(self, limit: int, visibility_s: float) -> list[QueueMessage]:
-        """Return visible letters as soon as there are any, however long that takes: no polling in virtual time."""
-        while not (got := self.take(limit, visibility_s)):
+    async def receive(self, limit: int, visibility_s: float, wait_s: float = LONGEST_POLL_S) -> list[QueueMessage]:
+        """Return visible letters as soon as there are any. A poll of full length never ends without: nobody polls."""
+        end = self._loop.time() + wait_s if wait_s < LONGEST_POLL_S else None
+        while not (got := self.take(limit, visibility_s)) and (end is None or self._loop.time() < end):
             waiter = self._loop.create_future()
             self._waiting.append(waiter)
-            due = min((letter.visible for letter in self.letters.values()), default=None)
+            times = [letter.visible for letter in self.letters.values()] + ([end] if end is not None else [])
+            due = min(times, default=None)
             timer = self._loop.call_at(due, _finish, waiter) if due is not None else None
             try:
                 await waiter

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from shared.aws import Cloud
 from shared.cloud import (
     AlarmState,
     CommandStatus,
@@ -18,6 +20,7 @@ from shared.cloud import (
     StoredObject,
     TemplateVersion,
 )
+from shared.ids import IMAGE_PATTERN
 from shared.messages import Message
 from shared.tracing import carried
 from tests.simulation.objects import presigned
@@ -108,7 +111,7 @@ class ServersFacade(_Facade):
         await self._process.write("deregister", lambda: self._world.ec2.deregister(image.image))
 
     async def stock_image(self, stock: str) -> str:
-        return await self._process.read("stock_image", lambda at: stock)
+        return await self._process.read("stock_image", lambda at: _image_id(stock))
 
     async def templates(self, fleet: str) -> Sequence[TemplateVersion]:
         return await self._process.read("templates", lambda at: self._templates(fleet))
@@ -120,6 +123,12 @@ class ServersFacade(_Facade):
 
     async def set_template_image(self, fleet: str, image: str) -> int:
         return await self._process.write("set_template_image", lambda: self._world.ec2.set_template_image(fleet, image))
+
+
+def _image_id(stock: str) -> str:
+    if not re.fullmatch(IMAGE_PATTERN, stock):
+        raise NotFound(f"there is no parameter {stock}")
+    return stock
 
 
 class CommandsFacade(_Facade):
@@ -146,7 +155,7 @@ class CommandsFacade(_Facade):
         return await self._process.read("status", lambda at: self._world.ec2.status(server, command, at), late=True)
 
     async def cancel(self, server: str, command: str) -> None:
-        await self._process.write("cancel", lambda: None)
+        await self._process.write("cancel", lambda: self._world.ec2.cancel(server, command))
 
 
 class ObjectsFacade(_Facade):
@@ -213,7 +222,7 @@ class QueueFacade(_Facade):
     async def receive(self, limit: int, wait_s: int, visibility_s: int) -> Sequence[QueueMessage]:
         queue = self._world.messaging.queue(self._process.service)
         await self._process.read("queue.receive", lambda at: None)
-        got = await queue.receive(limit, visibility_s)
+        got = await queue.receive(limit, visibility_s, wait_s)
         self._world.invariants.received(self._process, len(got))
         await self._process.awake()
         return got
@@ -236,3 +245,17 @@ class QueueFacade(_Facade):
         queue = self._world.messaging.queue(self._process.service).dead
         assert queue is not None
         await self._process.write("queue.send_dead", lambda: queue.send(body, 0, attributes) and None)
+
+
+def cloud_of(process: Process) -> Cloud:
+    """Return all ports of a process."""
+    return Cloud(
+        groups=GroupsFacade(process),
+        servers=ServersFacade(process),
+        commands=CommandsFacade(process),
+        objects=ObjectsFacade(process),
+        publisher=PublisherFacade(process),
+        alarms=AlarmsFacade(process),
+        health=HealthFacade(process),
+        queue=QueueFacade(process),
+    )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from shared.aws import Cloud
 from shared.cloud import CloudError, Denied, Incomplete, Throttled, Unavailable
 from shared.consumer import Consumer
 from shared.names import ServiceName, queue_name
@@ -73,16 +72,7 @@ class Process:
 
     async def _run(self) -> None:
         structlog.contextvars.bind_contextvars(service=self.name)
-        cloud = Cloud(
-            groups=ports.GroupsFacade(self),
-            servers=ports.ServersFacade(self),
-            commands=ports.CommandsFacade(self),
-            objects=ports.ObjectsFacade(self),
-            publisher=ports.PublisherFacade(self),
-            alarms=ports.AlarmsFacade(self),
-            health=ports.HealthFacade(self),
-            queue=ports.QueueFacade(self),
-        )
+        cloud = ports.cloud_of(self)
         services = bundle(self.service, cloud, self.clock, self.chance)
         make = importlib.import_module(f"services.{self.service}.__main__").make
         handle = guarded(make(services), services.alerts, BUCKET)

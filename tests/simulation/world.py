@@ -187,7 +187,8 @@ class World:
         for task in left:
             task.cancel()
         self.loop.set_exception_handler(lambda loop, context: None)
-        self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:
+            self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self.loop.close()
 
     # What others ask.

@@ -1,7 +1,7 @@
 import pytest
 
-from shared.cloud import Conflict, Unavailable
-from tests.fakes import FakeClock, FakeObjects
+from shared.cloud import Conflict, NotFound, Refused, Unavailable
+from tests.fakes import FakeClock, FakeObjects, FakeServers
 
 
 async def test_a_put_that_must_be_first_loses_against_what_is_there() -> None:
@@ -54,3 +54,18 @@ async def test_sleeping_lets_time_pass_and_a_skewed_wall_clock_leaves_the_monoto
     assert (clock.now() - before).total_seconds() == 63
     assert clock.monotonic() == 63
     assert clock.slept == [3]
+
+
+async def test_a_token_launches_one_server_and_is_refused_for_another() -> None:
+    servers = FakeServers(FakeClock())
+    server = await servers.launch("token", "ami-0000000a", "web", {"a": "b"})
+    assert await servers.launch("token", "ami-0000000a", "web", {"a": "b"}) == server
+    for image, tags in (("ami-0000000b", {"a": "b"}), ("ami-0000000a", {"a": "c"})):
+        with pytest.raises(Refused):
+            await servers.launch("token", image, "web", tags)
+    assert list(servers.known) == [server]
+
+
+async def test_a_launch_template_that_nobody_made_is_not_found() -> None:
+    with pytest.raises(NotFound):
+        await FakeServers(FakeClock()).templates("web")

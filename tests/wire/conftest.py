@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from deploy.messaging import apply_messaging
 from tests import localstack
+from tests.wire.modelled import Model
 from tests.wire.running import Endpoint, RunningCloud, local_cloud_on
 
 
@@ -32,16 +33,25 @@ def _localstack_in(folder: Path) -> Iterator[Endpoint]:
         running.close()
 
 
-_PLANES: dict[str, Callable[[Path], AbstractContextManager[Endpoint]]] = {
+PLANES: dict[str, Callable[[Path], AbstractContextManager[Endpoint]]] = {
     "localcloud": local_cloud_on,
     "localstack": _localstack_in,
 }
 
 
-@pytest.fixture(scope="session", params=_PLANES)
-def deployed_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """Where messages and documents are, with the template applied: the same tests run on each."""
-    with _PLANES[request.param](tmp_path_factory.mktemp(request.param)) as plane:
+@pytest.fixture(scope="session", params=PLANES)
+def deployed_plane(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Endpoint | Model]:
+    """Where messages and documents are, with the template applied: the same tests run on each.
+
+    Tests that ask for "model" are given the simulation's.
+    """
+    if request.param == "model":
+        with closing(Model()) as model:
+            yield model
+        return
+    with PLANES[request.param](tmp_path_factory.mktemp(request.param)) as plane:
         with pytest.MonkeyPatch.context() as patch:
             _use(plane, patch)
             asyncio.run(apply_messaging(say=lambda _: None))

@@ -1,8 +1,12 @@
-"""What the ports to servers promise, asked of the adapters over HTTP; the others are in ``tests/wire/messaging``."""
+"""What the ports to servers promise, asked of the adapters over HTTP and of the simulation's model of AWS.
+
+The ports to documents and messages are in ``tests/wire/messaging``.
+"""
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,12 +28,30 @@ from shared.cloud import (
 from shared.fleet import Fleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
 from shared.names import LAUNCH_HOOK, RUN_DOCUMENT, TERMINATE_HOOK
+from shared.plan import Plan, PlannedStep
 from shared.settings import PREFIX
+from tests.simulation.machines import STOCK
+from tests.wire.modelled import Model
 from tests.wire.running import RunningCloud
 
 T = TypeVar("T")
 NOBODY = "i-0123456789abcdef0"
+SLOW = b"import time; time.sleep(100)"
 AGENT = b"import os, sys\nprint(sys.argv[1], open(sys.argv[2]).read(), os.environ['SERVER_ROOT'])\n"
+PLAN = (
+    Plan(
+        fleet="web",
+        server=NOBODY,
+        attempt="a",
+        address="10.0.0.1",
+        report_url="https://s3.invalid/run/report?method=put",
+        steps=(PlannedStep(step="long", kind="run", fingerprint="f", timeout_s=500),),
+    )
+    .model_dump_json()
+    .encode()
+)
+"""The model runs it, and takes minutes of its own time; the real thing runs what stands in for the agent."""
+
 TAGS = {MANAGED_TAG: "true", FLEET_TAG: "web", ROLE_TAG: "builder", BAKE_TAG: "web-20260131t020000"}
 
 
@@ -53,27 +75,58 @@ def environment(local_cloud: RunningCloud) -> Iterator[pytest.MonkeyPatch]:
 def settings(environment: pytest.MonkeyPatch) -> Settings:
     asyncio.run(apply_messaging(say=lambda _: None))
     variables = asyncio.run(service_environment("registry"))
-    return Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in variables.items()})
+    ours = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items() if name.startswith(PREFIX)}
+    return Settings(**ours)
 
 
-@pytest.fixture(scope="module")
-def fleet(settings: Settings) -> Fleet:
-    described = Fleet.model_validate(
-        {
-            "fleet": "web",
-            "stock": STOCK_PARAMETER,
-            "capacity": {"min": 0, "desired": 1, "max": 3},
-            "plan": [{"step": "alive", "check": "http://{address}/"}],
-            "health": {"url": "http://{address}/"},
-        }
-    )
-    asyncio.run(apply_group(described))
-    return described
+FLEET = Fleet.model_validate(
+    {
+        "fleet": "web",
+        "stock": STOCK_PARAMETER,
+        "capacity": {"min": 0, "desired": 1, "max": 3},
+        "plan": [{"step": "alive", "check": "http://{address}/"}],
+        "health": {"url": "http://{address}/"},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Where AWS is for a test, with the fleet's group in it."""
+
+    open: Callable[[], AbstractAsyncContextManager[Cloud]]
+    stock: str
+
+
+@contextmanager
+def over_http(settings: Settings) -> Iterator[Plane]:
+    asyncio.run(apply_group(FLEET))
+    yield Plane(lambda: open_cloud(settings, "registry", SystemClock()), STOCK_PARAMETER)
+
+
+@contextmanager
+def modelled() -> Iterator[Plane]:
+    model = Model()
+    model.world.create(FLEET)
+    try:
+        yield Plane(lambda: nullcontext(model.open()), STOCK)
+    finally:
+        model.close()
+
+
+@pytest.fixture(scope="module", params=["http", "model"])
+def plane(request: pytest.FixtureRequest) -> Iterator[Plane]:
+    with over_http(request.getfixturevalue("settings")) if request.param == "http" else modelled() as opened:
+        yield opened
+
+
+real = pytest.mark.parametrize("plane", ["http"], indirect=True)
+"""For what the model leaves out on purpose: processes, disks, and fields of EC2 that no service looks at."""
 
 
 @pytest.fixture
-async def cloud(settings: Settings) -> AsyncIterator[Cloud]:
-    async with open_cloud(settings, "registry", SystemClock()) as opened:
+async def cloud(plane: Plane) -> AsyncIterator[Cloud]:
+    async with plane.open() as opened:
         yield opened
 
 
@@ -100,7 +153,7 @@ async def seen_as(cloud: Cloud, server: str) -> GroupMember | None:
     return (await cloud.groups.describe("web")).member(server)
 
 
-async def test_a_group_is_seen_as_it_was_described(cloud: Cloud, fleet: Fleet) -> None:
+async def test_a_group_is_seen_as_it_was_described(cloud: Cloud) -> None:
     group = await cloud.groups.describe("web")
     assert (group.minimum, group.desired, group.maximum, group.managed) == (0, 1, 3, True)
     with pytest.raises(NotFound):
@@ -108,7 +161,7 @@ async def test_a_group_is_seen_as_it_was_described(cloud: Cloud, fleet: Fleet) -
 
 
 @pytest.mark.fault(20, 23)
-async def test_a_hook_is_completed_once_and_the_server_detached_once(cloud: Cloud, fleet: Fleet) -> None:
+async def test_a_hook_is_completed_once_and_the_server_detached_once(cloud: Cloud) -> None:
     server = await waiting(cloud)
     assert await cloud.groups.heartbeat("web", server, LAUNCH_HOOK)
     assert not await cloud.groups.heartbeat("web", server, TERMINATE_HOOK)
@@ -125,7 +178,7 @@ async def test_a_hook_is_completed_once_and_the_server_detached_once(cloud: Clou
 
 
 @pytest.mark.parametrize("how", ["terminate", "mark_unhealthy"])
-async def test_a_server_taken_out_is_replaced_after_its_hook(cloud: Cloud, fleet: Fleet, how: str) -> None:
+async def test_a_server_taken_out_is_replaced_after_its_hook(cloud: Cloud, how: str) -> None:
     server = await waiting(cloud)
     await cloud.groups.complete("web", server, LAUNCH_HOOK, "CONTINUE")
     await getattr(cloud.groups, how)("web", server)
@@ -133,19 +186,44 @@ async def test_a_server_taken_out_is_replaced_after_its_hook(cloud: Cloud, fleet
     assert await waiting(cloud) != server
 
 
-async def test_a_server_of_no_group_is_not_found(cloud: Cloud, fleet: Fleet) -> None:
+async def test_a_server_of_no_group_is_not_found(cloud: Cloud) -> None:
     with pytest.raises(NotFound):
         await cloud.groups.terminate("web", NOBODY)
     with pytest.raises(NotFound):
         await cloud.groups.mark_unhealthy("web", NOBODY)
 
 
+async def test_a_launch_that_is_abandoned_is_replaced_and_one_that_is_kept_alive_stays(cloud: Cloud) -> None:
+    server = await waiting(cloud)
+    for _ in range(3):
+        assert await cloud.groups.heartbeat("web", server, LAUNCH_HOOK)
+    assert not await cloud.groups.complete("web", NOBODY, LAUNCH_HOOK, "CONTINUE")
+    assert await cloud.groups.complete("web", server, LAUNCH_HOOK, "ABANDON")
+    assert not await cloud.groups.heartbeat("web", server, LAUNCH_HOOK)
+    await until(lambda: cloud.groups.complete("web", server, TERMINATE_HOOK, "CONTINUE"), bool)
+    assert await waiting(cloud) != server
+    with pytest.raises(Refused):
+        await cloud.groups.complete("nobodys", server, LAUNCH_HOOK, "CONTINUE")
+
+
+async def test_a_member_that_is_taken_out_twice_leaves_once(cloud: Cloud) -> None:
+    server = await waiting(cloud)
+    await cloud.groups.complete("web", server, LAUNCH_HOOK, "CONTINUE")
+    await until(lambda: seen_as(cloud, server), lambda member: member and member.in_service)
+    await cloud.groups.terminate("web", server)
+    await cloud.groups.terminate("web", server)
+    await cloud.groups.mark_unhealthy("web", server)
+    await until(lambda: cloud.groups.complete("web", server, TERMINATE_HOOK, "CONTINUE"), bool)
+    group = await until(lambda: cloud.groups.describe("web"), lambda group: group.member(server) is None)
+    assert group.desired == 1
+
+
 # Servers, commands, images
 
 
 @pytest.fixture
-async def stock(cloud: Cloud, fleet: Fleet) -> str:
-    return await cloud.servers.stock_image(fleet.stock)
+async def stock(cloud: Cloud, plane: Plane) -> str:
+    return await cloud.servers.stock_image(plane.stock)
 
 
 @pytest.fixture
@@ -174,18 +252,60 @@ async def test_stock_images_are_ids_or_parameters_that_hold_one(cloud: Cloud, st
         await cloud.servers.stock_image("/nobodys/parameter")
 
 
-async def run_plan(cloud: Cloud, server: str, comment: str, **changed: str) -> str:
-    await cloud.objects.put("run/agent.py", AGENT)
-    await cloud.objects.put("run/plan.json", b'{"a":"plan"}')
+@pytest.mark.fault(25)
+async def test_a_token_that_was_used_for_another_image_or_other_tags_is_refused(
+    cloud: Cloud, stock: str, builder: str
+) -> None:
+    with pytest.raises(Refused):
+        await cloud.servers.launch("a-bake's-token" * 10, stock, "web", {**TAGS, BAKE_TAG: "another"})
+    assert [each.server for each in await cloud.servers.tagged(TAGS)] == [builder]
+
+
+async def test_what_is_not_there_is_not_found(cloud: Cloud, stock: str) -> None:
+    nothing = "ami-0123456789abcdef0"
+    with pytest.raises(NotFound):
+        await cloud.servers.launch("for-nothing", nothing, "web", TAGS)
+    with pytest.raises(NotFound):
+        await cloud.servers.terminate(NOBODY)
+    with pytest.raises(NotFound):
+        await cloud.servers.create_image(NOBODY, "web-of-nobody", TAGS)
+    assert await cloud.servers.image(nothing) is None
+    assert await cloud.servers.instances([]) == {}
+    with pytest.raises(ValueError, match="no tags"):
+        await cloud.servers.tagged({})
+    with pytest.raises(NotFound):
+        await cloud.servers.set_template_image("nobodys", stock)
+
+
+async def test_a_server_that_is_terminated_twice_is_gone_once_and_told_as_terminated_for_a_while(
+    cloud: Cloud, stock: str
+) -> None:
+    tags = {**TAGS, BAKE_TAG: "short-lived"}
+    server = await cloud.servers.launch("short-lived", stock, "web", tags)
+    await until(lambda: cloud.commands.online(server), bool)
+    await cloud.servers.terminate(server)
+    await cloud.servers.terminate(server)
+    await until(lambda: cloud.servers.tagged(tags), lambda found: not found)
+    seen = await cloud.servers.instances([server])
+    assert seen[server].state == "terminated"
+    assert not await cloud.commands.online(server)
+
+
+async def run_plan(
+    cloud: Cloud, server: str, comment: str, *, agent: bytes = AGENT, document: str = RUN_DOCUMENT, **changed: str
+) -> str:
+    await cloud.objects.put("run/agent.py", agent)
+    await cloud.objects.put("run/plan.json", PLAN)
     parameters = {
         "AgentUrl": await cloud.objects.presign_get("run/agent.py", 600),
-        "AgentSha256": hashlib.sha256(AGENT).hexdigest(),
+        "AgentSha256": hashlib.sha256(agent).hexdigest(),
         "PlanUrl": await cloud.objects.presign_get("run/plan.json", 600),
-        "PlanSha256": hashlib.sha256(b'{"a":"plan"}').hexdigest(),
+        "PlanSha256": hashlib.sha256(PLAN).hexdigest(),
     }
-    return await cloud.commands.send(server, RUN_DOCUMENT, {**parameters, **changed}, comment, 60)
+    return await cloud.commands.send(server, document, {**parameters, **changed}, comment, 60)
 
 
+@real
 async def test_a_plan_runs_on_a_server_and_leaves_nothing_of_itself(
     cloud: Cloud, builder: str, local_cloud: RunningCloud
 ) -> None:
@@ -195,16 +315,18 @@ async def test_a_plan_runs_on_a_server_and_leaves_nothing_of_itself(
     )
     assert (ended.state, ended.code) == (CommandState.SUCCEEDED, 0)
     word, plan, root = ended.output.split()
-    assert (word, plan) == ("run", '{"a":"plan"}')
+    assert (word, plan) == ("run", PLAN.decode())
     assert root.startswith(str(local_cloud.state))
     assert not list(local_cloud.state.glob("instances/*/root/var/lib/autoprovisioner/run.*"))
 
 
+@real
 @pytest.mark.parametrize(("parameter", "what"), [("PlanSha256", "the plan"), ("AgentSha256", "the agent")])
 async def test_what_was_tampered_with_is_named_and_nothing_runs(
     cloud: Cloud, builder: str, parameter: str, what: str
 ) -> None:
-    command = await run_plan(cloud, builder, f"attempt-{parameter}", **{parameter: "0" * 64})
+    changed = {parameter: "0" * 64}
+    command = await run_plan(cloud, builder, f"attempt-{parameter}", agent=AGENT, document=RUN_DOCUMENT, **changed)
     ended = await until(
         lambda: cloud.commands.status(builder, command), lambda status: status.state != CommandState.RUNNING
     )
@@ -213,6 +335,7 @@ async def test_what_was_tampered_with_is_named_and_nothing_runs(
     assert ended.output == ""
 
 
+@real
 @pytest.mark.fault(40)
 async def test_what_is_no_url_never_reaches_the_server(cloud: Cloud, builder: str) -> None:
     with pytest.raises(Refused):
@@ -228,6 +351,25 @@ async def test_a_command_is_found_by_its_comment(cloud: Cloud, builder: str) -> 
     with pytest.raises(NotFound):
         await run_plan(cloud, NOBODY, "attempt-5")
     assert not await cloud.commands.online(NOBODY)
+
+
+async def test_a_cancelled_command_ends_as_cancelled_and_one_that_is_unknown_is_not_found(
+    cloud: Cloud, builder: str
+) -> None:
+    command = await run_plan(cloud, builder, "attempt-6", agent=SLOW)
+    assert (await cloud.commands.status(builder, command)).state == CommandState.RUNNING
+    await cloud.commands.cancel(builder, command)
+    ended = await until(
+        lambda: cloud.commands.status(builder, command), lambda status: status.state != CommandState.RUNNING
+    )
+    assert ended.state == CommandState.CANCELLED
+    await cloud.commands.cancel(builder, command)
+    unknown = "01234567-89ab-4cde-8f01-23456789abcd"
+    assert (await cloud.commands.status(builder, unknown)).state == CommandState.UNKNOWN
+    with pytest.raises(NotFound):
+        await cloud.commands.cancel(builder, unknown)
+    with pytest.raises(NotFound):
+        await run_plan(cloud, builder, "attempt-7", document="nobodys-document")
 
 
 @pytest.mark.fault(26)
@@ -247,6 +389,7 @@ async def test_an_image_name_makes_one_image(cloud: Cloud, builder: str) -> None
     assert await cloud.servers.image(made) is None
 
 
+@real
 async def test_a_template_follows_an_image_and_keeps_the_rest(
     cloud: Cloud, stock: str, local_cloud: RunningCloud
 ) -> None:

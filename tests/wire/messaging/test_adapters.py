@@ -1,4 +1,4 @@
-"""What the ports to documents, queues, topics and alarms promise, asked of the adapters over HTTP."""
+"""What the ports to documents, queues, topics and alarms promise, asked of the adapters over HTTP and of the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from shared.aws import Cloud, open_cloud
 from shared.clock import SystemClock
 from shared.cloud import Conflict, NotFound, QueueMessage, QueuePort
 from shared.messages import ImageReady, ServerKillRequested
+from tests.wire.conftest import PLANES
 from tests.wire.messaging.helpers import Settings, make_queue, queue_url, take, unique, until
+from tests.wire.modelled import Model
 from tests.wire.running import Endpoint
 
 SERVER = "i-0123456789abcdef0"
@@ -25,14 +27,23 @@ def settings(message_plane: Endpoint) -> Settings:
 
 
 @pytest.fixture
-async def cloud(settings: Settings) -> AsyncIterator[Cloud]:
-    async with open_cloud(settings, "test", SystemClock()) as opened:
-        yield opened
+async def cloud(deployed_plane: Endpoint | Model, request: pytest.FixtureRequest) -> AsyncIterator[Cloud]:
+    if isinstance(deployed_plane, Model):
+        yield deployed_plane.open()
+    else:
+        async with open_cloud(request.getfixturevalue("settings"), "test", SystemClock()) as opened:
+            yield opened
+
+
+modelled_too = pytest.mark.parametrize("deployed_plane", [*PLANES, "model"], indirect=True)
+"""The simulation's model of AWS is held to this as well."""
 
 
 @pytest.fixture
-def queue(cloud: Cloud) -> QueuePort:
+def queue(cloud: Cloud, deployed_plane: Endpoint | Model) -> QueuePort:
     assert cloud.queue
+    if isinstance(deployed_plane, Model):
+        deployed_plane.empty()
     return cloud.queue
 
 
@@ -52,6 +63,7 @@ async def receive(queue: QueuePort, count: int, visibility_s: int = 15) -> list[
 # Objects
 
 
+@modelled_too
 async def test_an_object_is_read_as_it_was_written(cloud: Cloud, prefix: str) -> None:
     etag = await cloud.objects.put(prefix + "read/back", b"as it is")
     stored = await cloud.objects.get(prefix + "read/back")
@@ -62,6 +74,7 @@ async def test_an_object_is_read_as_it_was_written(cloud: Cloud, prefix: str) ->
     assert await cloud.objects.get(prefix + "read/back") is None
 
 
+@modelled_too
 async def test_a_conditional_write_over_something_else_is_a_conflict(cloud: Cloud, prefix: str) -> None:
     first = await cloud.objects.put(prefix + "conditional", b"1", absent=True)
     with pytest.raises(Conflict):
@@ -71,11 +84,13 @@ async def test_a_conditional_write_over_something_else_is_a_conflict(cloud: Clou
         await cloud.objects.put(prefix + "conditional", b"3", match=first)
 
 
+@modelled_too
 async def test_writing_over_an_object_that_is_gone_is_a_conflict(cloud: Cloud, prefix: str) -> None:
     with pytest.raises(Conflict):
         await cloud.objects.put(prefix + "never/was", b"2", match='"0123"')
 
 
+@modelled_too
 async def test_keys_are_listed_in_order(cloud: Cloud, prefix: str) -> None:
     for key in ("b", "a/c", "a"):
         await cloud.objects.put(prefix + key, b"")
@@ -83,6 +98,7 @@ async def test_keys_are_listed_in_order(cloud: Cloud, prefix: str) -> None:
     assert await cloud.objects.keys(prefix + "none/") == []
 
 
+@modelled_too
 async def test_folders_are_listed_once_each_without_what_is_in_them(cloud: Cloud, prefix: str) -> None:
     for key in ("b/1", "a/1", "a/2", "a/deep/3", "file"):
         await cloud.objects.put(prefix + key, b"")
@@ -105,9 +121,30 @@ async def test_a_bucket_that_is_missing_is_an_error_and_not_an_empty_one(message
             await cloud.objects.get("anything")
 
 
+@modelled_too
+async def test_an_entity_tag_comes_back_with_the_bytes_and_a_write_over_it_counts_once(
+    cloud: Cloud, prefix: str
+) -> None:
+    """The ABA problem: nothing but the bytes tells two versions apart."""
+    first = await cloud.objects.put(prefix + "aba", b"a")
+    await cloud.objects.put(prefix + "aba", b"b", match=first)
+    assert await cloud.objects.put(prefix + "aba", b"a") == first
+    await cloud.objects.put(prefix + "aba", b"c", match=first)
+
+
+@modelled_too
+async def test_keys_with_every_character_that_we_use_are_listed_and_read(cloud: Cloud, prefix: str) -> None:
+    keys = [f"{prefix}{name}" for name in ("a+b/c", "a.b", "a=b", "a_b-c", "a:b@c,d", "web 1")]
+    for key in keys:
+        await cloud.objects.put(key, key.encode())
+    assert await cloud.objects.keys(prefix) == sorted(keys)
+    assert [stored.body for key in keys if (stored := await cloud.objects.get(key))] == [key.encode() for key in keys]
+
+
 # Queues and topics
 
 
+@modelled_too
 async def test_a_message_keeps_its_attributes_and_counts_its_receives(queue: QueuePort) -> None:
     await queue.send("hello", 0, {"traceparent": "00-1-2-01"})
     [first] = await receive(queue, 1)
@@ -117,6 +154,7 @@ async def test_a_message_keeps_its_attributes_and_counts_its_receives(queue: Que
     assert (again.id, again.receive_count) == (first.id, 2)
 
 
+@modelled_too
 async def test_more_than_ten_are_deleted_and_what_failed_is_told(queue: QueuePort) -> None:
     for number in range(12):
         await queue.send(str(number), 0, {})
@@ -127,10 +165,54 @@ async def test_more_than_ten_are_deleted_and_what_failed_is_told(queue: QueuePor
     assert await queue.delete([]) == []
 
 
+@modelled_too
 async def test_a_delayed_message_is_not_there_at_once(queue: QueuePort) -> None:
     await queue.send("later", 1, {})
     assert await queue.receive(10, 0, 15) == []
     assert [message.body for message in await receive(queue, 1)] == ["later"]
+
+
+@modelled_too
+async def test_a_message_that_is_hidden_comes_again_when_its_time_is_over_and_its_old_receipt_hides_it_no_more(
+    queue: QueuePort,
+) -> None:
+    await queue.send("again", 0, {})
+    [first] = await receive(queue, 1, visibility_s=1)
+    assert await queue.receive(10, 0, 15) == []
+    [again] = await receive(queue, 1)
+    assert (again.id, again.receive_count) == (first.id, 2)
+    assert again.receipt != first.receipt
+    assert await queue.receive(10, 0, 15) == []
+
+
+@modelled_too
+async def test_hiding_lasts_from_now_on_and_not_from_the_receive(queue: QueuePort) -> None:
+    await queue.send("kept", 0, {})
+    [message] = await receive(queue, 1, visibility_s=2)
+    assert await queue.extend({message.receipt: 30}) == []
+    assert await queue.receive(10, 3, 15) == []
+    assert await queue.extend({message.receipt: 0}) == []
+    assert [each.id for each in await receive(queue, 1)] == [message.id]
+
+
+@modelled_too
+async def test_a_message_that_was_received_twenty_times_is_put_aside_by_the_queue(queue: QueuePort) -> None:
+    await queue.send("poison", 0, {})
+    for number in range(1, 21):
+        [message] = await receive(queue, 1)
+        assert message.receive_count == number
+        assert await queue.extend({message.receipt: 0}) == []
+    assert await queue.receive(10, 0, 15) == []
+
+
+@modelled_too
+async def test_no_more_than_asked_for_are_received_at_once(queue: QueuePort) -> None:
+    for number in range(4):
+        await queue.send(str(number), 0, {})
+    first = await queue.receive(1, 1, 15)
+    assert len(first) == 1
+    rest = await receive(queue, 3)
+    assert sorted(each.body for each in [*first, *rest]) == ["0", "1", "2", "3"]
 
 
 async def test_dead_letters_go_to_the_other_queue(settings: Settings, cloud: Cloud, queue: QueuePort) -> None:

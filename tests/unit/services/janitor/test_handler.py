@@ -30,6 +30,7 @@ class Web(Stage):
         pointer = Pointer(image=image_id(1), since=START, by="registry", generation=1)
         self.put(pointer_key(WEB), pointer)
         self.put(history_key(WEB, 1), pointer)
+        self.world.servers.versions[WEB] = [TemplateVersion(1, image_id(1), default=True)]
         for number in (1, 2):
             self.world.servers.set_image(image(number))
 
