@@ -101,6 +101,8 @@ def test_kills_happen_in_the_working_hours_only_unless_asked_for(now: datetime, 
 def test_hours_may_span_midnight() -> None:
     night = {"hours": (22, 4)}
     assert isinstance(consider(view(chaos=night, now=START.replace(hour=1))), Kill)
+    assert isinstance(consider(view(chaos=night, now=START.replace(hour=3))), Kill)
+    assert isinstance(consider(view(chaos=night, now=START.replace(hour=4))), Leave)
     assert isinstance(consider(view(chaos=night, now=START.replace(hour=12))), Leave)
 
 

@@ -360,6 +360,12 @@ def test_a_reaped_builder_is_told_with_its_role_and_its_age() -> None:
     ]
 
 
+def test_a_proven_image_is_young_until_its_last_day_is_over() -> None:
+    images = [*OTHERS, *(image(number) for number in (1, 2, 3))]
+    bakes = [bake(1, 14), bake(2, 13.99), bake(3, 1)]
+    assert due(view(images, instances=KEPT, bakes=bakes)) == {image_id(1)}
+
+
 def test_of_the_last_proven_the_latest_count_by_when_their_bakes_ended() -> None:
     early = bake(1, 90).model_copy(update={"ended": ago(30)})
     requested_only = bake(2, 40).model_copy(update={"ended": None})

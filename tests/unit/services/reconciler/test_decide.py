@@ -571,6 +571,13 @@ def test_while_automation_is_paused_a_request_is_refused_with_the_pauses_sentenc
     assert "eve" in refused.reason
 
 
+def test_a_pause_holds_a_request_back_until_it_is_over() -> None:
+    pause = Pause(what="automation", by="eve", until=START + timedelta(minutes=1))
+    assert isinstance(decide.answer(view(in_service(1, 2), pause=pause), kill(1), {}), Refuse)
+    over = Pause(what="automation", by="eve", until=START)
+    assert isinstance(decide.answer(view(in_service(1, 2), pause=over), kill(1), {}), TakeOut)
+
+
 def test_why_chaos_is_refused_is_said() -> None:
     chaotic = view(in_service(1, 2), policies=CHAOTIC)
 

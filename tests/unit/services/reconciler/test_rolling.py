@@ -133,6 +133,25 @@ def ended(
     return Updated(server=server(number), result=result, at=LATER, reason=reason, **more)
 
 
+def test_a_rollout_of_several_releases_is_by_whoever_set_the_last_of_them_and_takes_servers_behind_with_any() -> None:
+    site = release("7", 4, since=LATER).model_copy(update={"component": "site", "by": "bob", "reason": "prettier"})
+    seen = scene(runs={1: "2", 2: "2"})
+    both = replace(seen, standings={"monolith": standing(release()), "site": Standing("site", site, None)})
+    whole = launched(1, "2").model_copy(update={"releases": {"monolith": "2", "site": "7"}})
+    begun = rolled(replace(both, launches={**both.launches, server(1): whole}), None)
+    assert begun
+    assert (begun.by, begun.reason, begun.settings) == ("bob", "prettier", {"monolith": 2, "site": 4})
+    assert begun.releases == {"monolith": "2", "site": "7"}
+    assert begun.taken == (reserved(2),)
+
+
+def test_where_no_release_is_to_be_followed_any_more_a_rollout_waits_for_who_is_on_the_way_and_is_nobodys() -> None:
+    unset = replace(scene(), standings={"monolith": standing(release(rollout=False))})
+    left = rolled(unset, under_way(taken(1), reserved(2)))
+    assert left == Rollout(fleet=WEB, number=2, began=LATER, by="", taken=(taken(1),))
+    assert rolled(unset, left) == left
+
+
 def test_as_many_are_taken_at_once_as_the_policy_allows_and_nobody_twice() -> None:
     two = {"at_once": 2}
     begun = rolled(scene(policy=two), None)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from services.registry.decide import (
     PROMOTER,
     REVERT,
+    SAME_REQUEST,
     Announce,
     Drain,
     Found,
@@ -23,6 +24,7 @@ from services.registry.decide import (
     Roll,
     adopted,
     announced,
+    in_force,
     leaving,
     may_lag,
     membership,
@@ -484,3 +486,39 @@ def test_an_image_that_ec2_may_show_as_it_was_is_told_from_one_that_will_never_d
     assert not may_lag("web", image(A, tags={PROVEN_TAG: "false"}))
     assert not may_lag("web", image(A, state="failed"))
     assert not may_lag("api", unproven)
+
+
+def test_requests_are_decided_on_an_edit_only_once_it_was_obeyed() -> None:
+    one, two = pointer(), pointer(B, generation=2)
+    for found in (Found(one, "e", one), Found(two, "e", one), Found(None, None, one), Found(one, "e", None)):
+        assert in_force(found) == found
+    edited = Found(pointer(B), "e", one)
+    assert in_force(edited) == Found(one, "e", one)
+
+
+def test_another_image_of_the_very_bake_that_the_pointer_names_is_not_promoted() -> None:
+    assert isinstance(promotion(pointer(A, 1), baked(1), B, hours_on(2)), Keep)
+
+
+def test_the_last_moment_counts_for_whoever_came_first() -> None:
+    later = pointer(A, 5, by="bob", generation=4)
+    assert isinstance(back((later, *HISTORY), to=B, time=hours_on(5)), Move)
+    done = pointer(B, 9, by="ada", generation=4, request="r1", reason="slow")
+    a_while = hours_on(9) + SAME_REQUEST
+    assert isinstance(back((done, *HISTORY), id="other", reason="slow", now=a_while), Move)
+    just_before = a_while - timedelta(seconds=1)
+    assert isinstance(back((done, *HISTORY), id="other", reason="slow", now=just_before), Keep)
+    assert isinstance(ask_pin(pointer(A), image=A, until=hours_on(1)), Refuse)
+
+
+def test_a_rollback_of_one_person_a_moment_ago_is_not_the_same_as_anothers() -> None:
+    done = pointer(B, 9, by="bob", generation=4, request="r1", reason="slow")
+    assert isinstance(back((done, *HISTORY), id="other", reason="slow"), Move)
+    other_reason = pointer(B, 9, by="ada", generation=4, request="r1", reason="ugly")
+    assert isinstance(back((other_reason, *HISTORY), id="other", reason="slow"), Move)
+
+
+def test_a_rollback_under_a_pin_says_how_long_the_pin_lasts() -> None:
+    held = pointer(C, 2, generation=3, pin=Pin(by="bob", reason="freeze", until=hours_on(10)))
+    refused = f"{C} is pinned by bob until {hours_on(10)} (freeze); lift the pin first"
+    assert back((held, *HISTORY[1:])) == Refuse(refused)
