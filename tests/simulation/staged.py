@@ -31,6 +31,8 @@ class Rule:
     method: str = ""
     times: int = ALWAYS
     amount: float = 0.0
+    skip: int = 0
+    """How many such calls go well before."""
 
     def fits(self, process: Process, method: str, *, late: bool) -> bool:
         """Whether this call is one of those; ``late``: AWS may answer it with what was."""
@@ -61,6 +63,9 @@ class StagedWorld(World):
         self.asked[process.service, method] += 1
         rule = next((each for each in self.rules if each.fits(process, method, late=late)), None)
         if rule is None:
+            return fault
+        if rule.skip:
+            rule.skip -= 1
             return fault
         rule.times -= 1
         if not isinstance(rule.kind, str):

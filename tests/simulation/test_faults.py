@@ -60,7 +60,7 @@ def sicken(world: StagedWorld, server: str) -> None:
     world.invariants.changed()
 
 
-def images_from_pointer(world: StagedWorld) -> set[str]:
+def images_in_service(world: StagedWorld) -> set[str]:
     return {world.ec2.machines[server].now.image for server in world.serving()}
 
 
@@ -122,7 +122,8 @@ def test_a_registry_that_stands_still_for_an_hour_in_the_middle_of_its_work_undo
 
 
 @pytest.mark.fault(5)
-def test_a_reconciler_that_slept_over_its_view_takes_nobody_out() -> None:
+@pytest.mark.parametrize("written", [0, 1, 2], ids=["nothing", "the state", "the state and the disruption"])
+def test_a_reconciler_that_slept_over_its_view_takes_nobody_out(written: int) -> None:
     """The server was sick when it looked; when it wakes the server is well, and the other one has died."""
 
     def sleep(process: Process) -> None:
@@ -132,7 +133,7 @@ def test_a_reconciler_that_slept_over_its_view_takes_nobody_out() -> None:
     with staged() as world:
         server, other = world.serving()
         sicken(world, server)
-        world.rules.append(Rule(sleep, "reconciler", "put", ONCE))
+        world.rules.append(Rule(sleep, "reconciler", "put", ONCE, skip=written))
         world.until(lambda: not world.rules[0].times)
         world.ec2.machines[server].trouble = ""
         world.ec2.vanish(other)
@@ -166,28 +167,33 @@ def test_an_image_that_is_wanted_again_while_the_janitor_stands_still_is_not_der
 
 
 @pytest.mark.fault(7)
-def test_an_image_that_servers_run_stays_until_the_last_of_them_is_gone() -> None:
-    with staged(bakes=1) as world:
+def test_an_image_that_only_a_server_kept_aside_still_runs_stays_until_that_is_gone() -> None:
+    def clean(times: int) -> None:
+        for _ in range(times):
+            world.people.do(Deed(world.loop.time(), "clean", 0.0))
+            world.pass_time(minutes=20)
+
+    with staged() as world:
         first = world.pointer()
         assert first
         for server in world.serving():
             world.ec2.vanish(server)
-        world.come_to_rest(lambda: images_from_pointer(world) == {first.image})
+        world.come_to_rest(lambda: images_in_service(world) == {first.image})
         for number in (2, 3):
             world.people.set_release(VERSIONS[number])
             world.people.ask("image.bake.requested", by="gil", reason="newer", id=f"newer-{number}")
             world.until(promoted(world, number))
-        for _ in range(4):
-            world.people.do(Deed(world.loop.time(), "clean", 0.0))
-            world.pass_time(minutes=30)
+        aside, other = world.serving()
+        world.people.ask("server.disable.requested", server=aside, by="cleo", reason="odd noises", id="off")
+        world.come_to_rest(lambda: aside not in world.serving())
+        world.ec2.vanish(other)
+        world.come_to_rest(lambda: first.image not in images_in_service(world))
+        clean(5)
+        assert world.ec2.machines[aside].living
         assert first.image in world.ec2.pictures
-        for server in list(world.serving()):
-            world.ec2.vanish(server)
-        world.come_to_rest(lambda: first.image not in images_from_pointer(world))
+        world.pass_time(hours=world.fleet.policies.quarantine.hours)
         world.pass_time(hours=1.2)  # terminated instances are shown for an hour
-        for _ in range(3):
-            world.people.do(Deed(world.loop.time(), "clean", 0.0))
-            world.pass_time(minutes=30)
+        clean(3)
         assert first.image not in world.ec2.pictures
 
 
@@ -201,7 +207,7 @@ def test_a_rollback_to_an_image_that_is_gone_is_refused_with_a_sentence() -> Non
         roll_back(world, to=old)
         world.pass_time(minutes=10)
         [letter] = world.messaging.dead_letters()
-        assert old in letter.attributes["reason"]
+        assert f"there is no image {old} of ours" in letter.attributes["reason"]
         assert world.pointer() == pointer
 
 
@@ -322,6 +328,24 @@ def test_an_image_that_breaks_costs_a_few_launches_and_one_way_back_and_calls_pe
         assert generations(world) == [1, 2, 3]
         assert len(world.told("launched")) <= world.fleet.policies.launch.tries + 2
         assert len(world.alerts()) == len({each["cause"] for each in world.alerts()})
+
+
+@pytest.mark.fault(21)
+def test_where_there_is_no_image_to_go_back_to_launches_wait_after_a_few_and_come_right_once_the_image_does() -> None:
+    with staged() as world:
+        pointer = world.pointer()
+        assert pointer
+        world.ec2.pictures[pointer.image].disk.broken = True
+        world.groups.set_desired(NAME, 3)
+        world.pass_time(hours=6)
+        policy = world.fleet.policies.launch
+        waited = 6 * 3600 / policy.deadline  # a server that waits is given up at the deadline all the same
+        assert len(world.told("launched")) <= policy.tries + waited + 1
+        assert world.pointer() == pointer
+        world.ec2.pictures[pointer.image].disk.broken = False
+        for machine in world.ec2.machines.values():
+            machine.disk.broken = False
+        world.come_to_rest(lambda: len(world.serving()) == 3)
 
 
 @pytest.mark.fault(22)
