@@ -129,6 +129,7 @@ class Consumer:
         self._held: dict[str, _Held] = {}
         self._lanes: dict[str, _Lane] = {}
         self._deletes: list[str] = []
+        self._lingering = False
         self._room_made = asyncio.Event()
         self._holding = asyncio.Event()
         self._changing_visibility = asyncio.Lock()
@@ -289,11 +290,13 @@ class Consumer:
         self._deletes.append(receipt)
         if len(self._deletes) == BATCH:
             self._tasks.create_task(self._flush())
-        elif len(self._deletes) == 1:
+        elif not self._lingering:
+            self._lingering = True
             self._tasks.create_task(self._flush_soon())
 
     async def _flush_soon(self) -> None:
         await self._clock.sleep(LINGER_S)
+        self._lingering = False
         await self._flush()
 
     async def _flush(self) -> None:

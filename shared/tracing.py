@@ -110,7 +110,8 @@ class Handling:
         kind = type(outcome).__name__
         error = (self.error or kind) if isinstance(outcome, Retry | Reject) else None
         metrics.processed(self._queue, self._clock.monotonic() - self._began, error)
-        self._span.set_attributes({"autoprovisioner.outcome": kind, "autoprovisioner.why": outcome.why})
+        if self._span.is_recording():
+            self._span.set_attributes({"autoprovisioner.outcome": kind, "autoprovisioner.why": outcome.why})
         if error is not None:
             _fail(self._span, error, outcome.why)
         if len(self.joined) == 1:

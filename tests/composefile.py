@@ -92,6 +92,12 @@ class ComposeFile(_Part):
     volumes: Mapping[str, None]
 
 
+def compose_file_content(host: Mapping[str, str]) -> dict[str, Any]:
+    """Read the file, with variables filled in as from this environment; KeyError: one has neither value nor default."""
+    content: dict[str, Any] = _filled(yaml.safe_load(COMPOSE_FILE.read_text()), host)
+    return content
+
+
 def read_compose_file(host: Mapping[str, str]) -> ComposeFile:
     """Read the file, with variables filled in as from this environment.
 
@@ -99,7 +105,7 @@ def read_compose_file(host: Mapping[str, str]) -> ComposeFile:
         ValidationError: it has something that the model does not know.
         KeyError: a variable has neither value nor default.
     """
-    content: Any = _filled(yaml.safe_load(COMPOSE_FILE.read_text()), host)
+    content = compose_file_content(host)
     return ComposeFile.model_validate({name: part for name, part in content.items() if not name.startswith("x-")})
 
 

@@ -98,6 +98,7 @@ def test_a_service_handles_refuses_and_stops(service: Service) -> None:
     assert dead["MessageAttributes"]["reason"]["StringValue"].startswith("the body is not JSON")
     [line] = service.logged("dead letter")
     assert line["reason"].startswith("the body is not JSON")
+    assert line["trace_id"] == dead["MessageAttributes"]["traceparent"]["StringValue"].split("-")[1]
     assert service.heartbeat.exists()
 
     service.process.terminate()

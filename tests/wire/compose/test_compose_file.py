@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -13,19 +14,26 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from compose_spec import PyCompose
 
 from deploy.messaging import ALLOCATOR
 from shared.consumer import STOP_S
 from shared.names import SERVICES, ServiceName, queue_name
 from shared.runs import AGENT
 from shared.settings import PREFIX, ServiceSettings
-from tests.composefile import REPOSITORY, Service, read_compose_file, seconds
+from tests.composefile import REPOSITORY, Service, compose_file_content, read_compose_file, seconds
 from tests.dockerfile import Stage, assemble, read_dockerfile
 
 FILE = read_compose_file({})
 OURS = {name: service for name, service in FILE.services.items() if service.build}
 LASTING = sorted(OURS.keys() - {"bootstrap"})
 STAGES = read_dockerfile()
+
+
+def test_the_file_is_one_by_the_compose_specification() -> None:
+    found = PyCompose.from_json(json.dumps(compose_file_content({})))
+    found.validate()
+    assert set(found.to_spec().services or {}) == set(FILE.services)
 
 
 @pytest.mark.parametrize("name", OURS)
