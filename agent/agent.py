@@ -40,6 +40,7 @@ import contextlib
 import fcntl
 import hashlib
 import http.client
+import itertools
 import json
 import lzma
 import os
@@ -101,8 +102,11 @@ GAP_BYTES = 256 * 1024
 PIECE_BYTES = 1024 * 1024
 """Large files are read and written in pieces of this."""
 
-RECORD_LINES = 100
-"""A tree's record that has grown longer, by about five lines a release, is written anew."""
+RECORD_CHANGES = 20
+"""A tree's record that tells of more changes is written anew."""
+
+RECORD_FILES = 1000
+"""A line of a record has so many files: one at a time is in memory when a record is written."""
 
 BACKGROUND_NICE = 10
 """How far what runs in the background stands back behind the services."""
@@ -166,11 +170,11 @@ def _stop(number: int, frame: FrameType | None) -> None:
 # ---- Files that survive a cut ----
 
 
-def write_whole(path: str, text: str) -> None:
+def write_whole(path: str, texts: Iterable[str]) -> None:
     """Replace a file at once: after a cut it is the old one or the new one, whole."""
     temporary = path + ".new"
     with open(temporary, "w", encoding="utf-8") as stream:
-        stream.write(text)
+        stream.writelines(texts)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, path)
@@ -215,7 +219,7 @@ class Ledger:
         self._write(dict(self.read(), **{step: entry}))
 
     def _write(self, steps: dict[str, Any]) -> None:
-        write_whole(self._path, json.dumps({"form": 1, "steps": steps}, indent=1, sort_keys=True) + "\n")
+        write_whole(self._path, [json.dumps({"form": 1, "steps": steps}, indent=1, sort_keys=True), "\n"])
 
 
 # ---- Telling ----
@@ -1034,7 +1038,7 @@ class Tree:
         self.others: dict[bytes, Other] = {}
         self.parts: dict[str, list[Lent]] = {}
         """Of large contents: the stretches of blocks that they are made of."""
-        self._lines = 0
+        self._changes = 0
 
     @property
     def number(self) -> int:
@@ -1050,7 +1054,7 @@ class Tree:
                     kind = last[2 : last.index(b'"', 2)].decode()
                     if not kinds or kind in (*kinds, "gone", "manifest_sha256"):
                         self._take(json.loads(last))
-                    self._lines += 1
+                    self._changes += kind == "manifest_sha256"
         except (FileNotFoundError, ValueError):
             return False
         return last.startswith(b'{"manifest_sha256"')
@@ -1082,7 +1086,7 @@ class Tree:
 
     def append(self, gone: Iterable[bytes], change: Tree) -> None:
         """Add to the record what has changed, durably. One that has grown long is written anew instead."""
-        if self._lines > RECORD_LINES:
+        if self._changes > RECORD_CHANGES:
             self.load()
             self._take({"gone": [os.fsdecode(path) for path in gone]})
             self.files.update(change.files)
@@ -1092,7 +1096,8 @@ class Tree:
             self.save()
             return
         with open(self.record_path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"gone": [os.fsdecode(path) for path in gone]}) + "\n" + lines_of(change))
+            stream.write(json.dumps({"gone": [os.fsdecode(path) for path in gone]}) + "\n")
+            stream.writelines(lines_of(change))
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -1124,12 +1129,15 @@ class Tree:
         return all(folder(below(self.path, path)) == other for path, other in folders)
 
 
-def lines_of(tree: Tree) -> str:
-    """Return the lines of a record."""
-    files = {os.fsdecode(path): facts for path, facts in tree.files.items()}
+def lines_of(tree: Tree) -> Iterator[str]:
+    """Yield the lines of a record."""
     others = {os.fsdecode(path): (at.mode, os.fsdecode(at.target), at.changed_ns) for path, at in tree.others.items()}
-    lines = ({"others": others}, {"parts": tree.parts}, {"files": files}, {"manifest_sha256": tree.manifest_sha256})
-    return "".join(json.dumps(line) + "\n" for line in lines)
+    yield json.dumps({"others": others}) + "\n"
+    yield json.dumps({"parts": tree.parts}) + "\n"
+    files = iter(tree.files.items())
+    for some in iter(lambda: list(itertools.islice(files, RECORD_FILES)), []):
+        yield json.dumps({"files": {os.fsdecode(path): facts for path, facts in some}}) + "\n"
+    yield json.dumps({"manifest_sha256": tree.manifest_sha256}) + "\n"
 
 
 def mode_of(path: bytes) -> int:
@@ -1309,8 +1317,36 @@ class File(NamedTuple):
     parts: list[tuple[int, int, int]]
 
 
+class Folder(NamedTuple):
+    """A folder that a release has."""
+
+    path: bytes
+    mode: int
+
+
+class Link(NamedTuple):
+    """A symbolic link that a release has."""
+
+    path: bytes
+    target: bytes
+
+
+def entry(stored: dict[str, Any]) -> dict[str, Any] | File | Folder | Link:
+    """Turn an entry into something small while JSON is decoded, so that those of all files are never there at once."""
+    if "path" not in stored:
+        return stored
+    path, mode = inside(stored["path"]), stored.get("mode", 0o644)
+    kind = stored.get("kind", "file")
+    if kind == "dir":
+        return Folder(path, mode)
+    if kind == "link":
+        return Link(path, decoded(stored["target"]))
+    content = (stored.get("size", 0), stored["sha256"], stored.get("blocks", []), stored.get("offset", 0))
+    return File(path, mode, *content, stored.get("parts", []))
+
+
 class Release:
-    """The entries of a manifest or of a delta (their format: shared/manifests.py), decoded and checked."""
+    """The entries of a manifest or of a delta (their format: shared/manifests.py), decoded with ``entry``."""
 
     def __init__(self, stored: dict[str, Any]) -> None:
         packs = [pack["sha256"] for pack in stored.get("packs", [])]
@@ -1319,27 +1355,23 @@ class Release:
         self.folders: dict[bytes, int] = {}
         self.links: dict[bytes, bytes] = {}
         self.files: list[File] = []
-        seen: set[bytes] = set()
-        for entry in stored["entries"]:
-            self._add(entry, seen)
+        entries = stored.pop("entries")
+        for each in entries:
+            self._add(each)
+        if len(set(self.paths())) < len(entries):
+            raise Corrupt("the manifest names a path twice")
 
-    def _add(self, entry: dict[str, Any], seen: set[bytes]) -> None:
-        path, mode = inside(entry["path"]), entry.get("mode", 0o644)
-        if path in seen:
-            raise Corrupt("the manifest names a path twice: {!r}".format(entry["path"]))
-        seen.add(path)
-        kind = entry.get("kind", "file")
-        if kind == "dir":
-            self.folders[path] = mode
-        elif kind == "link":
-            self.links[path] = unquote_to_bytes(entry["target"])
+    def _add(self, each: File | Folder | Link) -> None:
+        if isinstance(each, File):
+            self.files.append(each)
+        elif isinstance(each, Folder):
+            self.folders[each.path] = each.mode
         else:
-            content = (entry.get("size", 0), entry["sha256"], entry.get("blocks", []), entry.get("offset", 0))
-            self.files.append(File(path, mode, *content, entry.get("parts", [])))
+            self.links[each.path] = each.target
 
-    def paths(self) -> set[bytes]:
-        """Return the paths of all entries."""
-        return {*self.folders, *self.links, *(file.path for file in self.files)}
+    def paths(self) -> Iterator[bytes]:
+        """Yield the paths of all entries."""
+        return itertools.chain(self.folders, self.links, (file.path for file in self.files))
 
     def place(self, file: File) -> list[tuple[Block, int, int]]:
         """Return the stretches of blocks that a file's content is: (block, start, length).
@@ -1377,13 +1409,16 @@ def inside(name: str) -> bytes:
 class Content:
     """A content that has to be put into files, and these files."""
 
+    __slots__ = ("_missing", "files", "lent", "sha256", "size")
+    _lock = threading.Lock()
+    """One for all: counting takes no time, and locks of their own would take memory."""
+
     def __init__(self, sha256: str, size: int) -> None:
         self.sha256 = sha256
         self.size = size
         self.files: list[File] = []
         self.lent = False
         self._missing = size
-        self._lock = threading.Lock()
 
     def arrived(self, count: int) -> bool:
         """Count bytes that are written; True for the one who wrote the last."""
@@ -1415,7 +1450,7 @@ def read_delta(text: bytes) -> Change:
         Corrupt, LZMAError, ValueError, KeyError, TypeError, IndexError: it is none that this agent knows.
     """
     head, literals = lzma.decompress(text).split(b"\n", 1)
-    stored = json.loads(head)
+    stored = json.loads(head, object_hook=entry)
     if stored["form"] != 1:
         raise Corrupt("the delta is not of a form that this agent knows")
     change = Change(Release(stored), map(inside, stored["removed"]))
@@ -1431,7 +1466,7 @@ def compared(base: Tree, release: Release) -> Change:
     """
     real = real_folders(base)
     same = {path for path in base.files if parent(path) in real and base.has(path)}
-    wanted = release.paths()
+    wanted = set(release.paths())
     removed = [path for path in (*base.files, *base.others) if path not in wanted]
     changed = {path for path in real if folder(below(base.path, path)) != base.others[path]}
     removed += strays(base, changed)
@@ -1547,7 +1582,7 @@ class Sync:
         if hashlib.sha256(text).hexdigest() != self._goal:
             raise Corrupt("the manifest is not the one that the plan names")
         try:
-            release = Release(json.loads(text))
+            release = Release(json.loads(text, object_hook=entry))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise Corrupt(f"the manifest is not of a form that this agent knows: {error!r}") from error
         if set(release.lengths) - set(self._where["packs"]):
@@ -1778,12 +1813,13 @@ def finish(file: File, path: bytes) -> Known:
 
 def write_file(file: File, path: bytes, pieces: Iterable[bytes]) -> Known:
     """Write a file and return what is known of it from now on."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, file.mode & 0o777 | 0o600)
     try:
         for piece in pieces:
             write_all(handle, piece)
-        os.fchmod(handle, file.mode)
         status = os.fstat(handle)
+        if stat.S_IMODE(status.st_mode) != file.mode:
+            os.fchmod(handle, file.mode)
     finally:
         os.close(handle)
     return Known(file.sha256, file.mode, status.st_size, status.st_mtime_ns)

@@ -10,7 +10,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import catchup, consumer, delay, first_setup, idle, simulation, startup, story
+from bench import catchup, consumer, delay, first_setup, growth, idle, simulation, startup, story
 from bench.measurement import Measurement
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -20,7 +20,9 @@ BENCHMARKS: dict[str, Callable[[], list[Measurement]]] = {
     "consumer": consumer.measure,
     "delay": delay.measure,
     "first_setup": first_setup.measure,
+    "growth": growth.measure,
     "idle": idle.measure,
+    "movers": catchup.measure_others,
     "simulation": simulation.measure,
     "startup": startup.measure,
     "story": story.measure,
