@@ -38,6 +38,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import gc
 import hashlib
 import http.client
 import itertools
@@ -62,7 +63,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import FrameType
     from typing import NoReturn
 
@@ -1102,18 +1103,19 @@ class Tree:
             os.fsync(stream.fileno())
 
     def has(self, path: bytes) -> bool:
-        """Whether a file is as it was when it was put there. Content that changed has another time."""
-        known = self.files[path]
-        try:
-            status = os.lstat(os.path.join(self.path, path))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        facts = (status.st_mode, status.st_size, status.st_mtime_ns)
-        return facts == (stat.S_IFREG | known.mode, known.size, known.changed_ns)
+        """Whether a file is as it was when it was put there."""
+        return known_at(os.path.join(self.path, path), self.files[path])
+
+    def intact(self) -> Iterator[bytes]:
+        """Yield the files that are as they were when they were put there."""
+        with directory(self.path) as here:
+            yield from (path for path, known in self.files.items() if known_at(path, known, here))
 
     def whole(self) -> bool:
         """Whether everything in the record is there as it was. A crash of the machine leaves shorter files."""
-        return all(self.has(path) for path in self.files) and all(self.has_other(path) for path in self.others)
+        if not os.path.isdir(self.path):
+            return False
+        return sum(1 for _ in self.intact()) == len(self.files) and all(map(self.has_other, self.others))
 
     def has_other(self, path: bytes) -> bool:
         """Whether a folder or link is as it was put there; what is in a folder does not matter."""
@@ -1127,6 +1129,16 @@ class Tree:
         """Whether no name has come into any folder or gone since the tree was made: a fraction of the work of all."""
         folders = ((path, other) for path, other in self.others.items() if not other.target)
         return all(folder(below(self.path, path)) == other for path, other in folders)
+
+
+def known_at(path: bytes, known: Known, folder: int | None = None) -> bool:
+    """Whether a file, below an open folder if one is given, is as it was. Content that changed has another time."""
+    try:
+        status = os.stat(path, dir_fd=folder, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    facts = (status.st_mode, status.st_size, status.st_mtime_ns)
+    return facts == (stat.S_IFREG | known.mode, known.size, known.changed_ns)
 
 
 def lines_of(tree: Tree) -> Iterator[str]:
@@ -1238,10 +1250,9 @@ class Trees:
         for path in folders:
             os.mkdir(below(part, path), 0o700)
         with directory(tree.path) as source, directory(part) as target:
-            for path, known in tree.files.items():
-                if tree.has(path):
-                    os.link(path, path, src_dir_fd=source, dst_dir_fd=target)
-                    new.files[path] = known
+            for path in tree.intact():
+                os.link(path, path, src_dir_fd=source, dst_dir_fd=target)
+                new.files[path] = tree.files[path]
             for path, other in tree.others.items():
                 if other.target:
                     os.symlink(other.target, path, dir_fd=target)
@@ -1312,9 +1323,9 @@ class File(NamedTuple):
     mode: int
     size: int
     sha256: str
-    blocks: list[int]
+    blocks: tuple[int, ...]
     offset: int
-    parts: list[tuple[int, int, int]]
+    parts: Sequence[tuple[int, int, int]]
 
 
 class Folder(NamedTuple):
@@ -1341,8 +1352,8 @@ def entry(stored: dict[str, Any]) -> dict[str, Any] | File | Folder | Link:
         return Folder(path, mode)
     if kind == "link":
         return Link(path, decoded(stored["target"]))
-    content = (stored.get("size", 0), stored["sha256"], stored.get("blocks", []), stored.get("offset", 0))
-    return File(path, mode, *content, stored.get("parts", []))
+    content = (stored.get("size", 0), stored["sha256"], tuple(stored.get("blocks", ())), stored.get("offset", 0))
+    return File(path, mode, *content, stored.get("parts", ()))
 
 
 class Release:
@@ -1465,7 +1476,7 @@ def compared(base: Tree, release: Release) -> Change:
     ``release`` keeps only what has to be put.
     """
     real = real_folders(base)
-    same = {path for path in base.files if parent(path) in real and base.has(path)}
+    same = {path for path in base.intact() if parent(path) in real} if real else set()
     wanted = set(release.paths())
     removed = [path for path in (*base.files, *base.others) if path not in wanted]
     changed = {path for path in real if folder(below(base.path, path)) != base.others[path]}
@@ -1822,7 +1833,7 @@ def write_file(file: File, path: bytes, pieces: Iterable[bytes]) -> Known:
             os.fchmod(handle, file.mode)
     finally:
         os.close(handle)
-    return Known(file.sha256, file.mode, status.st_size, status.st_mtime_ns)
+    return Known(file.sha256, file.mode, file.size, status.st_mtime_ns)
 
 
 def spread(content: Content, first: bytes, place: Place, made: dict[bytes, Known]) -> None:
@@ -2215,6 +2226,7 @@ def main(arguments: list[str]) -> int:
     if options.command == "ledger":
         print(json.dumps(Ledger(root).read(), indent=1, sort_keys=True))
         return 0
+    gc.disable()  # We end soon, and looking through ten thousands of files again and again finds nothing.
     os.umask(0o022)  # Whoever started us may have had secrets to keep; what steps write is the server's.
     try:
         return Runner(read_plan(options.plan), root, Signals()).run()
