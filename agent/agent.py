@@ -109,6 +109,9 @@ RECORD_CHANGES = 20
 RECORD_FILES = 1000
 """A line of a record has so many files: one at a time is in memory when a record is written."""
 
+SHARD_BYTES = 8 * 1024 * 1024
+"""A manifest that is longer is gone through several times, for a part of the files each: they fit into memory then."""
+
 BACKGROUND_NICE = 10
 """How far what runs in the background stands back behind the services."""
 
@@ -1023,6 +1026,24 @@ class Other(NamedTuple):
     changed_ns: int = 0
 
 
+class Shard(NamedTuple):
+    """A part of all folders, and the files in them."""
+
+    number: int = 0
+    of: int = 1
+
+    def has(self, path: bytes) -> bool:
+        """Whether a file is in one of the folders."""
+        return self.of == 1 or self.has_folder(parent(path))
+
+    def has_folder(self, path: bytes) -> bool:
+        """Whether a folder is one of them."""
+        return self.of == 1 or zlib.crc32(path) % self.of == self.number
+
+
+ALL = Shard()
+
+
 class Tree:
     """One tree on disk and its record: what was put there.
 
@@ -1046,25 +1067,27 @@ class Tree:
         """Trees are numbered in the order in which they were made."""
         return int(self.name.split(b"-")[1])
 
-    def load(self, *kinds: str) -> bool:
-        """Read the record, or only lines of these kinds; False when it is missing or damaged."""
+    def load(self, *kinds: str, shard: Shard | None = None) -> bool:
+        """Read the record, or only lines of these kinds, and files of a shard; False when it is missing or damaged."""
+        self.files, self.others, self.parts, self._changes = {}, {}, {}, 0
         last = b""
         try:
             with open(self.record_path, "rb") as stream:
                 for last in stream:
                     kind = last[2 : last.index(b'"', 2)].decode()
                     if not kinds or kind in (*kinds, "gone", "manifest_sha256"):
-                        self._take(json.loads(last))
-                    self._changes += kind == "manifest_sha256"
+                        self._take(json.loads(last), shard or ALL)
+                    self._changes += kind == "gone"
         except (FileNotFoundError, ValueError):
             return False
         return last.startswith(b'{"manifest_sha256"')
 
-    def _take(self, line: dict[str, Any]) -> None:
+    def _take(self, line: dict[str, Any], shard: Shard) -> None:
         for path in map(os.fsencode, line.get("gone", ())):
             self.files.pop(path, None)
             self.others.pop(path, None)
-        self.files.update((os.fsencode(path), Known(*facts)) for path, facts in line.get("files", {}).items())
+        files = ((os.fsencode(path), Known(*facts)) for path, facts in line.get("files", {}).items())
+        self.files.update(files if shard is ALL else ((path, known) for path, known in files if shard.has(path)))
         for path, (mode, target, *times) in line.get("others", {}).items():
             self.others[os.fsencode(path)] = Other(mode, os.fsencode(target), *times)
         self.parts.update((digest, [Lent(*part) for part in parts]) for digest, parts in line.get("parts", {}).items())
@@ -1087,9 +1110,10 @@ class Tree:
 
     def append(self, gone: Iterable[bytes], change: Tree) -> None:
         """Add to the record what has changed, durably. One that has grown long is written anew instead."""
+        names = {"gone": [os.fsdecode(path) for path in gone]}
         if self._changes > RECORD_CHANGES:
             self.load()
-            self._take({"gone": [os.fsdecode(path) for path in gone]})
+            self._take(names, ALL)
             self.files.update(change.files)
             self.others.update(change.others)
             self.parts.update(change.parts)
@@ -1097,7 +1121,7 @@ class Tree:
             self.save()
             return
         with open(self.record_path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"gone": [os.fsdecode(path) for path in gone]}) + "\n")
+            stream.write(json.dumps(names) + "\n" if names["gone"] else "")
             stream.writelines(lines_of(change))
             stream.flush()
             os.fsync(stream.fileno())
@@ -1111,10 +1135,16 @@ class Tree:
         with directory(self.path) as here:
             yield from (path for path, known in self.files.items() if known_at(path, known, here))
 
+    def shards(self) -> list[Shard]:
+        """Return parts of the tree of which each fits into memory."""
+        shards = 1 + os.path.getsize(self.record_path) // SHARD_BYTES
+        return [Shard(number, shards) for number in range(shards)]
+
     def whole(self) -> bool:
         """Whether everything in the record is there as it was. A crash of the machine leaves shorter files."""
-        if not os.path.isdir(self.path):
-            return False
+        return os.path.isdir(self.path) and all(self.load(shard=shard) and self._whole() for shard in self.shards())
+
+    def _whole(self) -> bool:
         return sum(1 for _ in self.intact()) == len(self.files) and all(map(self.has_other, self.others))
 
     def has_other(self, path: bytes) -> bool:
@@ -1213,7 +1243,7 @@ class Trees:
     def stands(self, manifest_sha256: str) -> bool:
         """Whether the link points to a whole tree of this manifest."""
         tree = self.present()
-        return tree is not None and tree.identity() == manifest_sha256 and tree.load() and tree.whole()
+        return tree is not None and tree.identity() == manifest_sha256 and tree.whole()
 
     def _all(self) -> list[Tree]:
         """Return the trees on disk, latest first."""
@@ -1243,25 +1273,35 @@ class Trees:
         sync_directory(os.path.dirname(self.link))
 
     def twin(self, tree: Tree) -> Tree:
-        """Make a second tree of a loaded one, of hard links; what is not as it was put there is left out."""
+        """Make a second tree of one, of hard links; what is not as it was put there is left out.
+
+        Only the folders and links of its record have to be loaded.
+        """
         new = self.next()
         part = new.path + b".part"
-        folders = top_down(path for path, other in tree.others.items() if not other.target)
+        others = tree.others
+        folders = top_down(path for path, other in others.items() if not other.target)
         for path in folders:
             os.mkdir(below(part, path), 0o700)
+        all_there = True
         with directory(tree.path) as source, directory(part) as target:
-            for path in tree.intact():
-                os.link(path, path, src_dir_fd=source, dst_dir_fd=target)
-                new.files[path] = tree.files[path]
-            for path, other in tree.others.items():
+            for shard in tree.shards():
+                all_there &= tree.load(shard=shard)
+                some = Tree(self.home, new.name)
+                for path in tree.intact():
+                    os.link(path, path, src_dir_fd=source, dst_dir_fd=target)
+                    some.files[path] = tree.files[path]
+                some.parts = tree.parts
+                all_there &= len(some.files) == len(tree.files)
+                new.append((), some)
+            for path, other in others.items():
                 if other.target:
                     os.symlink(other.target, path, dir_fd=target)
                     new.others[path] = other
         for path in reversed(folders):
-            new.others[path] = made_folder(below(part, path), tree.others[path].mode)
-        new.parts = tree.parts
-        new.manifest_sha256 = tree.manifest_sha256 if len(new.files) == len(tree.files) else ""
-        new.save()
+            new.others[path] = made_folder(below(part, path), others[path].mode)
+        new.manifest_sha256 = tree.manifest_sha256 if all_there else ""
+        new.append((), new)
         os.rename(part, new.path)
         return new
 
@@ -1366,10 +1406,11 @@ class Release:
         self.folders: dict[bytes, int] = {}
         self.links: dict[bytes, bytes] = {}
         self.files: list[File] = []
-        entries = stored.pop("entries")
-        for each in entries:
+        count = 0
+        for each in stored["entries"]:
             self._add(each)
-        if len(set(self.paths())) < len(entries):
+            count += 1
+        if len(set(self.paths())) < count:
             raise Corrupt("the manifest names a path twice")
 
     def _add(self, each: File | Folder | Link) -> None:
@@ -1442,8 +1483,61 @@ class Content:
         self._missing, self.lent = self.size, False
 
 
+class Manifest:
+    """A manifest on disk (its format: shared/manifests.py), of which a few entries at a time are in memory."""
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self._rest: dict[str, Any] = {}
+        shards = 1 + os.path.getsize(path) // SHARD_BYTES
+        self.shards = [Shard(number, shards) for number in range(shards)]
+        if shards > 1:
+            for _ in self._entries():
+                pass  # What the entries refer to comes after them.
+
+    def release(self, shard: Shard) -> Release:
+        """Return the release with all folders and links, and files of a shard.
+
+        Raises:
+            Corrupt: it is of a form that this agent does not know, or leads out of the release.
+        """
+        try:
+            entries = [each for each in self._entries() if not isinstance(each, File) or shard.has(each.path)]
+            return Release(dict(self._rest, entries=entries))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise Corrupt(f"the manifest is not of a form that this agent knows: {error!r}") from error
+
+    def _entries(self) -> Iterator[File | Folder | Link]:
+        """Yield the entries, and keep all else."""
+        decoder = json.JSONDecoder(object_hook=entry)
+        with open(self.path, encoding="utf-8") as stream:
+            text = stream.read(PIECE_BYTES)
+            begin = re.search(r'"entries"\s*:\s*\[', text)
+            if begin is None:
+                raise ValueError("no entries")
+            head, text = text[: begin.end()], text[begin.end() :].lstrip()
+            at = 0
+            while not text.startswith("]", at):
+                try:
+                    each, at = decoder.raw_decode(text, at)
+                except ValueError:
+                    more = stream.read(PIECE_BYTES)
+                    if not more:
+                        raise
+                    text, at = text[at:].lstrip() + more, 0
+                    continue
+                yield each
+                at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+                if at == len(text):
+                    text, at = stream.read(PIECE_BYTES).lstrip(), 0
+            self._rest = json.loads(head + text[at:] + stream.read(), object_hook=entry)
+
+
+BETWEEN = re.compile(r"[\s,]*")
+
+
 class Change:
-    """What has to be done to a tree to make it a release."""
+    """What has to be done to a tree to make it a release: what to put, and what to remove before."""
 
     def __init__(self, put: Release, removed: Iterable[bytes]) -> None:
         self.put = put
@@ -1470,17 +1564,17 @@ def read_delta(text: bytes) -> Change:
     return change
 
 
-def compared(base: Tree, release: Release) -> Change:
+def compared(base: Tree, release: Release, shard: Shard) -> Change:
     """Find out what to do to a loaded tree, looking at everything in it, and at what is in it that should not be.
 
-    ``release`` keeps only what has to be put.
+    Both have all folders and links, and the files of a shard. ``release`` keeps only what has to be put.
     """
     real = real_folders(base)
     same = {path for path in base.intact() if parent(path) in real} if real else set()
     wanted = set(release.paths())
     removed = [path for path in (*base.files, *base.others) if path not in wanted]
     changed = {path for path in real if folder(below(base.path, path)) != base.others[path]}
-    removed += strays(base, changed)
+    removed += strays(base, filter(shard.has_folder, changed))
     release.files = [file for file in release.files if file.path not in same or differs(base.files[file.path], file)]
     release.folders = {path: mode for path, mode in release.folders.items() if real.get(path, -1) != mode}
     release.links = {
@@ -1539,19 +1633,19 @@ class Sync:
         if not self._trees.stands(self._goal):  # It does when we were cut off before the entry in the ledger.
             self._trees.switch(self._spare_of_goal() or self._made())
         present = self._trees.present()
-        if present is not None and self._trees.spare() is None and present.load():
+        if present is not None and self._trees.spare() is None and present.load("others"):
             self._trees.twin(present)
 
     def _spare_of_goal(self) -> Tree | None:
         """Return the spare tree if it is of this release already, and as it was made."""
         spare = self._trees.spare()
-        if spare is None or spare.identity() != self._goal or not spare.load():
+        if spare is None or spare.identity() != self._goal or not spare.load("others"):
             return None
         return spare if spare.same_names() and spare.whole() else None
 
     def _made(self) -> Tree:
         present, base = self._trees.present(), self._trees.spare()
-        if base is None and present is not None and present.load():
+        if base is None and present is not None and present.load("others"):
             base = self._trees.twin(present)
         if base is not None and not base.load("others"):
             remove_tree(base.path)
@@ -1571,8 +1665,8 @@ class Sync:
             text = patiently(lambda: self._fetched(delta["url"]), time.sleep)
             if hashlib.sha256(text).hexdigest() != delta["sha256"]:
                 raise Corrupt("the delta is not the one that the plan names")
-            making = Making(self._trees, base, read_delta(text), self._where["packs"], self._moved)
-            making.stage([])
+            making = Making(self._trees, base, self._where["packs"], self._moved)
+            making.stage(read_delta(text), [])
         except UNUSABLE as error:
             log(f"the delta is of no use, manifest and packs are: {error!r}")
             remove(staged(self._trees))
@@ -1581,24 +1675,31 @@ class Sync:
 
     def _compared(self, base: Tree) -> Tree:
         """Make the release by its manifest, from what is on disk and packs."""
-        present = self._trees.present()
-        sources = [tree for tree in (present, base) if tree is not None and tree.load()]
-        change = compared(base, self._release())
-        making = Making(self._trees, base, change, self._where["packs"], self._moved)
-        making.stage(sources)
+        manifest, present = self._manifest(), self._trees.present()
+        making = Making(self._trees, base, self._where["packs"], self._moved)
+        for shard in manifest.shards:
+            sources = [tree for tree in (present, base) if tree is not None and tree.load(shard=shard)]
+            release = manifest.release(shard)
+            if set(release.lengths) - set(self._where["packs"]):
+                raise StepFailed("the plan does not say where all packs of the release are")
+            making.stage(compared(base, release, shard), sources)
+        os.unlink(manifest.path)
         return making.finish(self._goal)
 
-    def _release(self) -> Release:
-        text = patiently(lambda: self._fetched(self._where["manifest_url"]), time.sleep)
-        if hashlib.sha256(text).hexdigest() != self._goal:
+    def _manifest(self) -> Manifest:
+        path = os.path.join(self._trees.home, b"manifest")
+        patiently(lambda: self._fetch_to(path), time.sleep)
+        if digest_of(path) != self._goal:
             raise Corrupt("the manifest is not the one that the plan names")
         try:
-            release = Release(json.loads(text, object_hook=entry))
+            return Manifest(path)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise Corrupt(f"the manifest is not of a form that this agent knows: {error!r}") from error
-        if set(release.lengths) - set(self._where["packs"]):
-            raise StepFailed("the plan does not say where all packs of the release are")
-        return release
+
+    def _fetch_to(self, path: bytes) -> None:
+        with Download(self._where["manifest_url"], self._moved) as response, open(path, "wb") as stream:
+            for piece in iter(response.read_some, b""):
+                stream.write(piece)
 
     def _fetched(self, url: str) -> bytes:
         with Download(url, self._moved) as response:
@@ -1621,60 +1722,66 @@ class Making:
     Where there is no tree yet, they are written to their places at once.
     """
 
-    def __init__(self, trees: Trees, base: Tree, change: Change, urls: dict[str, str], moved: Moved) -> None:
+    def __init__(self, trees: Trees, base: Tree, urls: dict[str, str], moved: Moved) -> None:
         self._trees = trees
         self._base = base
-        self._change = change
         self._urls = urls
         self._moved = moved
         self._new = trees.next()
         self._part = self._new.path + b".part"
         self._bare = not os.path.isdir(base.path)
-        self._made: dict[bytes, Known] = {}
-        self._numbers = {file.path: number for number, file in enumerate(change.put.files)}
-        self._check_parents()
+        self._count = 0
+        self._moves: dict[bytes, int] = {}
+        """Which of the files that wait goes where."""
+        self._folders: dict[bytes, int] = {}
+        self._removed: set[bytes] = set()
+        self._seen: set[bytes] = set()
+        self._change = Tree(trees.home, self._new.name)
+        """What is to be recorded."""
 
-    def _check_parents(self) -> None:
-        """Refuse to put anything anywhere but into folders of the release: a link could lead out of it."""
-        put, base = self._change.put, self._base.others
-        gone = self._change.removed | put.links.keys() | self._numbers.keys()
-        folders = {path for path, other in base.items() if not other.target and path not in gone} | put.folders.keys()
-        lost = [path for path in put.paths() if path != b"." and parent(path) not in folders]
-        if lost or b"." not in folders:
-            raise Corrupt(f"the manifest has no folder for {(lost or [b'.'])[0]!r}")
-
-    def _place(self, file: File) -> bytes:
-        if self._bare:
-            return os.path.join(self._part, file.path)
-        return os.path.join(staged(self._trees), b"%d" % self._numbers[file.path])
-
-    def stage(self, sources: list[Tree]) -> None:
-        """Write all files, from the trees that are on disk, by recipes, and from packs.
+    def stage(self, change: Change, sources: list[Tree]) -> None:
+        """Write all files of a change, from the trees that are on disk, by recipes, and from packs.
 
         Raises:
-            StepFailed, Corrupt, Broken, OSError: a content cannot be had.
+            StepFailed, Corrupt, Broken, OSError: a content cannot be had, or would lie outside.
         """
+        check_parents(change, self._base.others)
+        self._folders.update(change.put.folders)
+        numbers = {file.path: self._count + number for number, file in enumerate(change.put.files)}
+        self._count += len(numbers)
         if self._bare:
             self._make_folders()
         else:
-            os.mkdir(staged(self._trees), 0o700)
-        missing = self._take_over(sources)
-        rebuild(self._base.path, self._change, missing, self._place, self._made)
-        lending = Lending(sources)
-        again = Fetching(self._change.put, missing, self._place, self._urls, self._moved, self._made).run(lending)
-        Fetching(self._change.put, again, self._place, self._urls, self._moved, self._made).run(Lending([]))
+            os.makedirs(staged(self._trees), 0o700, exist_ok=True)
 
-    def _take_over(self, sources: list[Tree]) -> dict[str, Content]:
-        """Link or copy all files whose content is on disk; return the contents that are not."""
-        missing: dict[str, Content] = {}
-        local = Local(sources)
-        for file in self._change.put.files:
-            known = local.provide(file, self._place(file))
-            if known is None:
-                missing.setdefault(file.sha256, Content(file.sha256, file.size)).files.append(file)
-            else:
-                self._made[file.path] = known
-        return missing
+        def place(file: File) -> bytes:
+            return os.path.join(self._part, file.path) if self._bare else self._waiting(numbers[file.path])
+
+        made: dict[bytes, Known] = {}
+        missing = take_over(change.put.files, Local(sources), place, made)
+        rebuild(self._base.path, change, missing, place, made)
+        again = Fetching(change.put, missing, place, self._urls, self._moved, made).run(Lending(sources))
+        Fetching(change.put, again, place, self._urls, self._moved, made).run(Lending([]))
+        self._note(change, numbers, made)
+
+    def _waiting(self, number: int) -> bytes:
+        return os.path.join(staged(self._trees), b"%d" % number)
+
+    def _note(self, change: Change, numbers: dict[bytes, int], made: dict[bytes, Known]) -> None:
+        """Remember what was staged; files that are in their places already are put into the record at once."""
+        put = change.put
+        self._removed |= change.removed
+        self._seen |= change.seen
+        self._change.others.update((path, Other(0, target)) for path, target in put.links.items())
+        parts = {file.sha256: lent_by(put, file) for file in put.files if len(file.blocks) + len(file.parts) > 1}
+        if self._bare:
+            some = Tree(self._trees.home, self._new.name)
+            some.files, some.parts = made, parts
+            self._new.append((), some)
+        else:
+            self._moves.update(numbers)
+            self._change.files.update(made)
+            self._change.parts.update(parts)
 
     def finish(self, manifest_sha256: str) -> Tree:
         """Put the files into their places, and record what the tree is now. Cut off, it is no tree at all."""
@@ -1684,21 +1791,20 @@ class Making:
             self._open()
             self._remove()
             self._make_folders()
-            for file in self._change.put.files:
-                self._move(file)
+            for path, number in self._moves.items():
+                self._move(self._waiting(number), os.path.join(self._part, path))
             os.rmdir(staged(self._trees))
-        for path, target in self._change.put.links.items():
+        for path, link in self._change.others.items():
             remove(os.path.join(self._part, path))
-            os.symlink(target, os.path.join(self._part, path))
+            os.symlink(link.target, os.path.join(self._part, path))
         self._record(manifest_sha256)
         os.rename(self._part, self._new.path)
         return self._new
 
     def _touched(self) -> set[bytes]:
         """Return the folders whose names change, or that are new, or get another mode."""
-        put = self._change.put
-        changed = {*self._numbers, *put.links, *put.folders, *self._change.removed}
-        return {parent(path) for path in changed} | put.folders.keys() | self._change.seen
+        changed = {*self._moves, *self._change.others, *self._folders, *self._removed}
+        return {parent(path) for path in changed} | self._folders.keys() | self._seen
 
     def _open(self) -> None:
         """Let names be changed in folders that do not let their owner, whoever we are."""
@@ -1708,41 +1814,63 @@ class Making:
                 os.chmod(below(self._part, path), 0o700)
 
     def _remove(self) -> None:
-        for path in self._change.removed:
-            if parent(path) not in self._change.removed:
+        for path in self._removed:
+            if parent(path) not in self._removed:
                 remove(os.path.join(self._part, path))
 
     def _make_folders(self) -> None:
-        for path in top_down(self._change.put.folders):
+        for path in top_down(self._folders):
             full = below(self._part, path)
             if not stat.S_ISDIR(mode_of(full)):
                 remove(full)
                 os.mkdir(full, 0o700)
 
-    def _move(self, file: File) -> None:
-        to = os.path.join(self._part, file.path)
+    def _move(self, path: bytes, to: bytes) -> None:
         try:
-            os.rename(self._place(file), to)
+            os.rename(path, to)
         except IsADirectoryError:
             remove(to)
-            os.rename(self._place(file), to)
+            os.rename(path, to)
 
     def _record(self, manifest_sha256: str) -> None:
         """Close the folders that were changed, and note down what there is now."""
-        change, put = Tree(self._trees.home, self._new.name), self._change.put
-        change.files = self._made
-        change.others = {path: Other(0, target) for path, target in put.links.items()}
-        no_folders = self._change.removed | put.links.keys() | self._numbers.keys()
+        change = self._change
+        no_folders = self._removed | change.others.keys() | self._moves.keys()
         for path in reversed(top_down(self._touched() - no_folders)):
-            mode = put.folders[path] if path in put.folders else self._base.others[path].mode
+            mode = self._folders[path] if path in self._folders else self._base.others[path].mode
             change.others[path] = made_folder(below(self._part, path), mode)
-        change.parts = {file.sha256: lent_by(put, file) for file in put.files if len(file.blocks) + len(file.parts) > 1}
         change.manifest_sha256 = manifest_sha256
         if self._bare:
-            change.save()
+            self._new.append((), change)
         else:
             self._base.record_path = self._new.record_path
-            self._base.append(no_folders | put.folders.keys(), change)
+            self._base.append(no_folders | self._folders.keys(), change)
+
+
+def check_parents(change: Change, others: dict[bytes, Other]) -> None:
+    """Refuse to put anything anywhere but into folders of the release: a link could lead out of it.
+
+    Raises:
+        Corrupt: a path's folder is none, or missing.
+    """
+    put = change.put
+    gone = change.removed | put.links.keys() | {file.path for file in put.files}
+    folders = {path for path, other in others.items() if not other.target and path not in gone} | put.folders.keys()
+    lost = [path for path in put.paths() if path != b"." and parent(path) not in folders]
+    if lost or b"." not in folders:
+        raise Corrupt(f"the manifest has no folder for {(lost or [b'.'])[0]!r}")
+
+
+def take_over(files: list[File], local: Local, place: Place, made: dict[bytes, Known]) -> dict[str, Content]:
+    """Link or copy all files whose content is on disk; return the contents that are not."""
+    missing: dict[str, Content] = {}
+    for file in files:
+        known = local.provide(file, place(file))
+        if known is None:
+            missing.setdefault(file.sha256, Content(file.sha256, file.size)).files.append(file)
+        else:
+            made[file.path] = known
+    return missing
 
 
 class Local:
@@ -2177,6 +2305,13 @@ class Download:
     def read_all(self) -> bytes:
         """Return the whole of it."""
         return self._read(None)
+
+    def read_some(self) -> bytes:
+        """Return the next bytes, or none at the end."""
+        text = self._read(PIECE_BYTES)
+        if not text and self._response.length:
+            raise self._broken("the answer ended early")
+        return text
 
     def read(self, length: int) -> bytes:
         """Return the next ``length`` bytes."""

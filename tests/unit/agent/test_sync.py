@@ -489,3 +489,38 @@ async def test_a_file_that_was_written_to_in_place_is_put_right_in_the_backgroun
     assert bench.run(step).end("code")["requests"] == 1
     assert bench.run(step).ends == {"code": "skipped"}
     assert described(bench.tree) == described(source)
+
+
+async def sync_in_shards(bench: Bench, step: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bring a release as an agent does whose memory is tiny."""
+    monkeypatch.setattr(agent, "SHARD_BYTES", 700)
+    monkeypatch.setattr(agent, "PIECE_BYTES", 300)
+    agent.Sync(agent.Trees(str(bench.root), step["to"]), step["content"], agent.Moved()).run()
+
+
+@pytest.mark.parametrize("delta", [True, False])
+async def test_a_release_that_does_not_fit_into_memory_arrives_in_parts(
+    bench: Bench, source: Path, monkeypatch: pytest.MonkeyPatch, delta: bool
+) -> None:
+    first = await bench.publish("1", source)
+    before = described(source)
+    assert len(bench.objects.bodies["releases/app/1/manifest.json"]) > 3 * 700
+    await sync_in_shards(bench, first, monkeypatch)
+    assert described(bench.tree) == before
+    assert described(spare(bench)) == before
+    (source / "app/empty").unlink()
+    (source / "app/empty").mkdir()
+    write(source, "app/empty/below", b"more\n")
+    agent.remove(os.fsencode(source / "sticky"))
+    write(source, "sticky", b"a file by now\n")
+    write(source, "app/main.py", b"print('two')\n")
+    write(spare(bench), "bin/stray", b"mine\n")
+    second = await bench.publish("2", source)
+    second["content"]["deltas"] = second["content"]["deltas"] if delta else {}
+    await sync_in_shards(bench, second, monkeypatch)
+    assert described(bench.tree) == described(source)
+    requests = len(bench.origin.requests)
+    await sync_in_shards(bench, second, monkeypatch)
+    assert len(bench.origin.requests) == requests
+    await sync_in_shards(bench, first, monkeypatch)
+    assert described(bench.tree) == before
