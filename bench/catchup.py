@@ -1,8 +1,8 @@
 """Moving code: what the real agent takes for a full fetch and for a catch-up, beside what rivals take on the same tree.
 
 ``python -m bench catchup``; BENCH_SCALE=0.1 takes a tenth of the tree (``bench.codetree``). All of it is in a folder
-under /dev/shm, over loopback: so it shows what the programs cost, not a disk or a network. Catch-ups are medians of
-three, ours and rsync's by turns; what else there is, is one run. ``python -m bench movers`` runs the slow rivals,
+under /dev/shm, or BENCH_FOLDER, over loopback: so it shows what the programs cost, not a disk or a network. Catch-ups
+are medians of three, ours and rsync's by turns; all else is one run. ``python -m bench movers`` runs the slow rivals,
 ``python -m bench growth`` measures smaller trees and draws ``bench/catchup.svg``.
 """
 
@@ -37,7 +37,7 @@ from shared.plan import Plan, PlannedStep
 SCALE = float(os.environ.get("BENCH_SCALE", "1"))
 PREFIX = "" if SCALE == 1 else f"BENCH_SCALE={SCALE:g} "
 COMMAND = f"{PREFIX}python -m bench catchup"
-MEMORY = "/dev/shm"
+MEMORY = os.environ.get("BENCH_FOLDER", "/dev/shm")
 NEEDED_BYTES = 9_000_000_000
 """At full size: the versions, a store, and a server's two trees or a rival's two archives."""
 ROUNDS = 3

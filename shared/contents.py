@@ -7,6 +7,7 @@ import hashlib
 import mmap
 import zlib
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from pathlib import Path
 
 from shared.cloud import ObjectsPort
@@ -15,6 +16,9 @@ from shared.packing import Block
 from shared.recipes import Text
 from shared.records import pack_key
 
+MOST_READ = 2 * 1024 * 1024 * 1024
+"""So many bytes of packs are read, those first that have the most of what is wanted."""
+
 Goals = Mapping[Block, list[tuple[str, int, int, int]]]
 """By block of a pack: where stretches of its text go, each (content, position in it, start, length)."""
 
@@ -22,18 +26,29 @@ Goals = Mapping[Block, list[tuple[str, int, int, int]]]
 async def contents(objects: ObjectsPort, release: Manifest, entries: Iterable[Entry], folder: Path) -> dict[str, Text]:
     """Return contents by their SHA-256, laid out in a folder: one pack at a time is in memory.
 
-    What cannot be had, or is not what the manifest says, is left out: whoever asks saves work by what there is.
+    What cannot be had, takes reading too much, or is not what the manifest says, is left out: whoever asks only saves
+    by what there is.
 
     Raises:
         CloudError: S3 did not answer.
     """
     wanted = {entry.sha256: entry for entry in entries if entry.size}
-    for pack, goals in _goals(release, wanted.values()).items():
+    goals_by_pack = _goals(release, wanted.values())
+    for pack in _worth_reading(release, goals_by_pack):
+        goals = goals_by_pack[pack]
         stored = await objects.get(pack_key(release.component, pack))
         if stored is not None:
             await asyncio.to_thread(_unpack, stored.body, goals, folder)
     found = {digest: await asyncio.to_thread(_content, folder / digest, entry) for digest, entry in wanted.items()}
     return {digest: text for digest, text in found.items() if text is not None}
+
+
+def _worth_reading(release: Manifest, goals: Mapping[str, Goals]) -> list[str]:
+    """Return packs of which as much as possible is wanted, and which are not too many. Pure."""
+    lengths = {pack.sha256: pack.length for pack in release.packs}
+    ordered = sorted(goals, key=lambda pack: -sum(block.length for block in goals[pack]))
+    ends = accumulate(lengths[pack] for pack in ordered)
+    return [pack for pack, end in zip(ordered, ends, strict=True) if end <= MOST_READ]
 
 
 def _goals(release: Manifest, entries: Iterable[Entry]) -> dict[str, dict[Block, list[tuple[str, int, int, int]]]]:

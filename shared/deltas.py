@@ -109,7 +109,8 @@ def _referring(new: Manifest, entry: Entry, numbering: Numbering, has_recipe: bo
     """Say where a content is. One with a recipe is not fetched, but large ones lend parts to later releases."""
     if entry.kind != "file":
         return entry
-    return numbering.refer(entry, () if has_recipe and entry.size <= BLOCK_BYTES else new.place(entry))
+    place = () if has_recipe and entry.size <= BLOCK_BYTES else new.place(entry)
+    return entry.model_copy(update=numbering.refer(place))
 
 
 def _recipes(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -64,10 +65,14 @@ class Manifest(Stored):
         """Yield the files."""
         return (entry for entry in self.entries if entry.kind == "file")
 
+    @cached_property
+    def _named(self) -> tuple[Block, ...]:
+        packs = [pack.sha256 for pack in self.packs]
+        return tuple(Block(packs[number], *rest) for number, *rest in self.blocks)
+
     def block(self, number: int) -> Block:
         """Return a block of the manifest's list."""
-        pack, *rest = self.blocks[number]
-        return Block(self.packs[pack].sha256, *rest)
+        return self._named[number]
 
     def place(self, entry: Entry) -> tuple[Part, ...]:
         """Return where a file's content is."""
@@ -111,15 +116,14 @@ class Numbering:
     def __init__(self) -> None:
         self._numbers: dict[Block, int] = {}
 
-    def refer(self, entry: Entry, place: Iterable[Part]) -> Entry:
-        """Return the entry with its content at a place whose blocks are all stored."""
+    def refer(self, place: Iterable[Part]) -> dict[str, Any]:
+        """Return how an entry refers to a content at a place whose blocks are all stored: some of its fields."""
         parts = [(part.stored(), part.start, part.length) for part in place]
         numbers = [self._numbers.setdefault(block, len(self._numbers)) for block, _, _ in parts]
-        bare = entry.model_copy(update={"blocks": (), "offset": 0, "parts": ()})
         if _without_gaps(parts):
-            return bare.model_copy(update={"blocks": tuple(numbers), "offset": parts[0][1] if parts else 0})
+            return {"blocks": tuple(numbers), "offset": parts[0][1] if parts else 0, "parts": ()}
         stretches = tuple((self._numbers[block], start, length) for block, start, length in parts)
-        return bare.model_copy(update={"parts": stretches})
+        return {"blocks": (), "offset": 0, "parts": stretches}
 
     def packs(self) -> tuple[PackInfo, ...]:
         """Return the packs in the order of their numbers."""

@@ -210,17 +210,17 @@ def _laid_out(
 
     def entry(source: Source) -> Entry:
         digest = packing.digests.get(source.path, "")
-        bare = Entry(
+        place = (known.get(digest) or packing.places[digest]) if source.size else ()
+        stored = (part._replace(block=new[part.block]) if isinstance(part.block, int) else part for part in place)
+        return Entry(
             path=source.path,
             kind=source.kind,
             mode=source.mode,
             size=source.size,
             sha256=digest,
             target=source.target,
+            **numbering.refer(stored),
         )
-        place = (known.get(digest) or packing.places[digest]) if source.size else ()
-        stored = (part._replace(block=new[part.block]) if isinstance(part.block, int) else part for part in place)
-        return numbering.refer(bare, stored)
 
     entries = tuple(map(entry, packing.sources))
     return Manifest(

@@ -1,12 +1,16 @@
-"""How tests are shared out between the processes of ``pytest -n``."""
+"""How tests are shared out between the processes of ``pytest -n``, and that none of them is timed."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer  # type: ignore[import-untyped]
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+settings.register_profile("untimed", deadline=None)  # A busy machine is slow, which is no defect.
+settings.load_profile("untimed")
 
 PLANE = re.compile(r"[\[-](localcloud|localstack)[\]-]")
 

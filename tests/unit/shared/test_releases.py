@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import packing, releases
+from shared import contents, packing, releases
 from shared.cloud import Denied, Unavailable
 from shared.manifests import Entry, Manifest
 from shared.packing import SourceError, encode_name
@@ -304,3 +304,12 @@ async def test_a_large_file_is_stored_although_what_it_was_cannot_be_read(object
     (source / "large").write_bytes(text)
     info = await releases.publish(objects, "app", "2", source)
     assert info.uploaded > 700_000
+
+
+async def test_what_takes_reading_too_much_is_not_read_to_make_deltas(
+    objects: FakeObjects, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await releases.publish(objects, "app", "1", source)
+    monkeypatch.setattr(contents, "MOST_READ", 600_000)
+    (source / "large").write_bytes((source / "large").read_bytes() + b"x")
+    assert (await releases.publish(objects, "app", "2", source)).uploaded > 700_000
