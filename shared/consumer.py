@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
@@ -16,6 +16,7 @@ import structlog
 from shared.clock import Clock
 from shared.cloud import CloudError, QueueMessage, QueuePort
 from shared.events import Ignorable, Incoming, Several, Unparseable, parse
+from shared.messages import Tick
 from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
 from shared.tracing import ATTRIBUTES_LIMIT, Handling, failed
 
@@ -103,9 +104,9 @@ class Consumer:
 
     A handler answers with an outcome. If it raises, the message is retried: a CloudError is logged by its class, any
     other exception with its traceback. Up to ``AT_ONCE`` messages are held at a time, and received only when there is
-    room; those about the same thing (``key``) are handled one after another, others in parallel. What is held stays
-    hidden from other processes. A message is deleted last; what cannot be handled goes to the dead-letter queue with
-    the attribute ``reason``, and is then deleted.
+    room; those about the same thing (``key``) are handled one after another, others in parallel, and ticks that wait
+    together. What is held stays hidden from other processes. A message is deleted last; what cannot be handled goes to
+    the dead-letter queue with the attribute ``reason``, and is then deleted.
     """
 
     def __init__(
@@ -198,23 +199,28 @@ class Consumer:
             lane.task = self._tasks.create_task(self._drive(key, lane))
 
     async def _drive(self, key: str, lane: _Lane) -> None:
-        """Work off a lane, message by message."""
+        """Work off a lane, message by message; ticks that wait are served by one look, as after an outage."""
         try:
             while lane.waiting:
-                await self._work(lane.waiting.popleft())
+                held = lane.waiting.popleft()
+                alike = [each for each in lane.waiting if _is_same_tick(held, each)]
+                lane.waiting = deque(each for each in lane.waiting if each not in alike)
+                await self._work(held, alike)
         finally:
             del self._lanes[key]
 
-    async def _work(self, held: _Held) -> None:
+    async def _work(self, held: _Held, alike: Sequence[_Held]) -> None:
         message, incoming = held.message, held.incoming
         with Handling(self._queue_name, message, incoming, self._clock) as handled:
             outcome = await self._outcome(held)
             handled.answered(outcome)
-            try:
-                await self._settle(message, outcome)
-            except CloudError as error:
-                log.warning("not settled; it will come again", error=type(error).__name__, why=str(error))
-        self._release(held)
+            for each in (held, *alike):
+                try:
+                    await self._settle(each.message, outcome)
+                except CloudError as error:
+                    log.warning("not settled; it will come again", error=type(error).__name__, why=str(error))
+        for each in (held, *alike):
+            self._release(each)
 
     def _release(self, held: _Held) -> None:
         del self._held[held.message.receipt]
@@ -361,6 +367,10 @@ class Consumer:
 
     def _driving(self) -> set[asyncio.Task[None]]:
         return {lane.task for lane in self._lanes.values() if lane.task is not None}
+
+
+def _is_same_tick(one: _Held, other: _Held) -> bool:
+    return isinstance(one.incoming, Tick) and one.message.body == other.message.body
 
 
 def _printable(reason: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -60,10 +61,12 @@ def replay(options: Options) -> str:
 
 
 def _several(options: list[Options]) -> int:
-    failed = 0
+    failed, occurred = 0, Counter[str]()
     with ProcessPoolExecutor(2) as pool:
-        for result in pool.map(_result, options):
-            failed += not _told(result)
+        for ran in pool.map(_result, options):
+            failed += not _told(ran)
+            occurred.update(ran[0].occurred)
+    print("what went wrong: " + ", ".join(f"{kind} {times}" for kind, times in sorted(occurred.items())))
     print(f"{len(options) - failed} of {len(options)} seeds held")
     return 1 if failed else 0
 

@@ -30,10 +30,13 @@ class Fault:
     """Of a port; empty: any that the kind fits."""
     amount: float = 0.0
     """Seconds, mostly."""
+    steps: int = 0
+    """Of a kill: after how many awaits of the service it strikes; 0: at a call of a port instead."""
 
     def __str__(self) -> str:
         where = " ".join(each for each in (self.target, self.method) if each)
-        return f"{self.kind} {where} {self.amount:.0f}".strip()
+        after = f" after {self.steps} awaits" if self.steps else ""
+        return f"{self.kind} {where} {self.amount:.0f}{after}".strip()
 
 
 WRITES: Mapping[str, tuple[str, ...]] = {
@@ -41,15 +44,26 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "provisioner": ("put", "put", "publish", "complete", "heartbeat", "commands.send", "queue.send", "queue.delete"),
     "baker": ("put", "put", "publish", "launch", "create_image", "tag", "terminate", "commands.send", "queue.send"),
     "registry": ("put", "put", "publish", "set_template_image", "complete", "queue.send", "queue.delete"),
-    "janitor": ("put", "publish", "tag", "deregister", "terminate"),
+    "janitor": ("put", "publish", "tag", "deregister", "terminate", "delete"),
     "chaos": ("publish", "queue.delete"),
 }
 """What each service changes: faults are drawn for these, so that they meet what matters."""
 
-READS = ("describe", "instances", "tagged", "images", "image", "templates", "status", "find", "online", "probe", "get")
+READS: Mapping[str, tuple[str, ...]] = {
+    "reconciler": ("describe", "instances", "tagged", "folders", "keys", "probe", "get", "states"),
+    "provisioner": ("describe", "instances", "templates", "status", "find", "online", "get", "keys"),
+    "baker": ("instances", "tagged", "image", "status", "find", "online", "get", "keys", "stock_image"),
+    "registry": ("describe", "instances", "images", "image", "templates", "get", "keys"),
+    "janitor": ("describe", "instances", "tagged", "images", "templates", "get", "keys"),
+    "chaos": ("describe", "get", "states"),
+}
+"""What each service asks."""
 
-CALL_KINDS = ("error", "lost", "lost", "late", "retried", "retried", "throttled", "stale", "stale", "partial")
-PROCESS_KINDS = ("kill", "kill", "kill", "kill", "pause", "twin")
+LAGGING = ("describe", "instances", "tagged", "images", "image", "templates", "status", "find")
+"""Answers that may be of a moment ago; S3 is strongly consistent."""
+
+CALL_KINDS = ("error", "lost", "lost", "late", "late", "retried", "echo", "throttled", "stale", "stale", "partial")
+PROCESS_KINDS = ("kill", "kill", "kill", "strike", "strike", "strike", "strike", "pause", "pause", "twin")
 
 
 def draw(seed: int, days: float, families: Collection[Family]) -> tuple[Fault, ...]:
@@ -61,12 +75,12 @@ def draw(seed: int, days: float, families: Collection[Family]) -> tuple[Fault, .
 
 def _moments(chance: random.Random, days: float, a_day: float) -> list[float]:
     """Return about so many moments a day, evenly drawn; none in the first minutes."""
-    count = max(1, round(a_day * days * chance.uniform(0.5, 1.5)))
+    count = int(a_day * days * chance.uniform(0.5, 1.5) + chance.random())
     return sorted(chance.uniform(120, days * DAY_S) for _ in range(count))
 
 
 def _calls(chance: random.Random, days: float) -> list[Fault]:
-    found = [_call(chance, at) for at in _moments(chance, days, 150)]
+    found = [_call(chance, at) for at in _moments(chance, days, 200)]
     for at in _moments(chance, days, 2):
         kind = chance.choice(("storm", "lagging", "denied", "blind"))
         found.append(Fault(at, "calls", kind, chance.choice(SERVICES), amount=chance.uniform(30, 900)))
@@ -76,23 +90,28 @@ def _calls(chance: random.Random, days: float) -> list[Fault]:
 def _call(chance: random.Random, at: float) -> Fault:
     service, kind = chance.choice(SERVICES), chance.choice(CALL_KINDS)
     reading = kind in ("stale", "partial") or (kind in ("error", "throttled") and chance.random() < 0.5)
-    method = chance.choice(READS if reading else WRITES[service])
-    amount = {"late": chance.uniform(1, 120), "stale": chance.uniform(1, 15)}.get(kind, 0.0)
-    return Fault(at, "calls", kind, service, method, amount)
+    methods = READS[service] if reading else WRITES[service]
+    if kind == "stale":
+        methods = tuple(each for each in methods if each in LAGGING)
+    amount = {"late": 120, "echo": 60, "stale": 15}.get(kind, 0) * chance.uniform(0.01, 1)
+    return Fault(at, "calls", kind, service, chance.choice(methods), amount)
 
 
 def _processes(chance: random.Random, days: float) -> list[Fault]:
-    found = [_process(chance, at) for at in _moments(chance, days, 50)]
-    for at in _moments(chance, days / 4, 1):
-        found.append(Fault(at * 4, "processes", "outage", amount=chance.uniform(600, 6 * 3600)))
+    found = [_process(chance, at) for at in _moments(chance, days, 80)]
+    for at in _moments(chance, days, 0.4):
+        found.append(Fault(at, "processes", "outage", amount=chance.uniform(600, 6 * 3600)))
     return found
 
 
 def _process(chance: random.Random, at: float) -> Fault:
+    """Draw a kill at a call, a strike at an await (many come in a burst of work, so up to thousands later), or else."""
     service, kind = chance.choice(SERVICES), chance.choice(PROCESS_KINDS)
-    amount = chance.uniform(10, 4000) if kind != "kill" else chance.choice((2, 10, 60, 600)) * chance.uniform(0.5, 1.5)
-    method = chance.choice(("", *WRITES[service])) if kind == "kill" else ""
-    return Fault(at, "processes", kind, service, method, amount)
+    if kind in ("kill", "strike"):
+        down = chance.choice((2, 10, 60, 600)) * chance.uniform(0.5, 1.5)
+        method = chance.choice(("", *WRITES[service])) if kind == "kill" else ""
+        return Fault(at, "processes", kind, service, method, down, int(2 ** chance.uniform(0, 10)) * (kind == "strike"))
+    return Fault(at, "processes", kind, service, amount=chance.choice((30, 300, 3600)) * chance.uniform(0.5, 1.5))
 
 
 def _messages(chance: random.Random, days: float) -> list[Fault]:
@@ -117,8 +136,8 @@ def _cloud(chance: random.Random, days: float) -> list[Fault]:
         )
         target = chance.choice(("us-east-1a", "us-east-1b", "us-east-1c")) if kind.startswith("zone") else ""
         found.append(Fault(at, "cloud", kind, target, amount=chance.uniform(60, 3600)))
-    for at in _moments(chance, days / 3, 1):
-        found.append(Fault(at * 3, "cloud", "image-breaks", amount=chance.uniform(3600, 4 * 3600)))
+    for at in _moments(chance, days, 0.5):
+        found.append(Fault(at, "cloud", "image-breaks", amount=chance.uniform(3600, 4 * 3600)))
     return found
 
 

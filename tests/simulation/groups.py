@@ -175,7 +175,7 @@ class SimulatedGroups:
         self._settle()
 
     def _launch(self, order: LaunchInstance) -> Launched:
-        default = next(each for each in self._ec2.templates[order.group] if each.default)
+        default = self._ec2.default_version(order.group)
         try:
             server = self._ec2.launch(default.image, order.zone, dict(order.tags))
         except (NotFound, Refused) as refusal:

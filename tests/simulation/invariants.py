@@ -178,11 +178,8 @@ class Invariants:
         world = self._world
         pointer = world.pointer()
         found = ["the pointer names it"] if pointer and pointer.image == image else []
-        found += [
-            f"template version {each.version}"
-            for each in world.ec2.templates[NAME]
-            if each.default and each.image == image
-        ]
+        default = world.ec2.default_version(NAME)
+        found += [f"template version {default.version}"] if default.image == image else []
         found += [
             f"{name} runs it" for name, each in world.ec2.machines.items() if each.living and each.now.image == image
         ]

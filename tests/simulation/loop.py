@@ -6,9 +6,9 @@ import asyncio
 import heapq
 from asyncio import AbstractEventLoop, Future, events
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from concurrent.futures import Executor
-from contextvars import Context, copy_context
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar, TypeVarTuple
@@ -43,14 +43,12 @@ class _Task(asyncio.Task[T]):
 class Handle:
     """A callback that is yet to run."""
 
-    __slots__ = ("_args", "_callback", "_context", "_when", "gone")
+    __slots__ = ("_args", "_callback", "_when", "context", "gone")
 
-    def __init__(
-        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None, when: float
-    ) -> None:
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context, when: float) -> None:
         self._callback = callback
         self._args = args
-        self._context = context if context is not None else copy_context()
+        self.context = context
         self._when = when
         self.gone = False
 
@@ -67,8 +65,8 @@ class Handle:
         return self._when
 
 
-Step = Callable[[Context], bool]
-"""Asked before each callback with its context; False: it is not to run."""
+Gate = Callable[[Handle], bool]
+"""Asked before each callback; False: it is not to run now, and whoever says so keeps it."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -84,9 +82,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._next: deque[Handle] = deque()
         self._timers: list[tuple[float, int, Handle | Future[None]]] = []
         self._numbers = count()
+        self._nobodys = Context()
+        """What has no context of its own runs in this one: what a call of a process sets going is the world's."""
         self._ends = self._closed = False
         self._trouble: Callable[[AbstractEventLoop, dict[str, Any]], object] | None = None
-        self.step: Step | None = None
+        self.gate: Gate | None = None
 
     # Time.
 
@@ -96,9 +96,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> Any:
         """Run it next."""
-        handle = Handle(callback, args, context, self._now)
+        handle = Handle(callback, args, self._nobodys if context is None else context, self._now)
         self._next.append(handle)
         return handle
+
+    def go_on(self, handles: Iterable[Handle]) -> None:
+        """Run what was kept back."""
+        self._next.extend(handles)
 
     def call_later(
         self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
@@ -110,7 +114,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> Any:
         """Run it then."""
-        handle = Handle(callback, args, context, when)
+        handle = Handle(callback, args, self._nobodys if context is None else context, when)
         heapq.heappush(self._timers, (when, next(self._numbers), handle))
         return handle
 
@@ -144,10 +148,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         ready = self._next
         while ready and not self._ends:
             handle = ready.popleft()
-            if handle.gone or (self.step is not None and not self.step(handle._context)):
+            if handle.gone or (self.gate is not None and not self.gate(handle)):
                 continue
             try:
-                handle._context.run(handle._callback, *handle._args)
+                handle.context.run(handle._callback, *handle._args)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001  told to whoever asked to be
@@ -208,7 +212,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         name: object = None,
         context: Context | None = None,
     ) -> asyncio.Task[T]:
-        """Begin a task."""
+        """Begin a task. Without a context it has that of who begins it."""
         return _Task(coro, loop=self, name=name, context=context)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> Future[T]:

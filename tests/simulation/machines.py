@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -121,12 +122,14 @@ class Ec2:
     """Told what happened, for the trace: a kind, and a sentence."""
     stepped: Callable[[str, str, str, bool], None]
     """Told of each step that a server ran: server, step, fingerprint, whether it went well."""
+    befallen: Callable[[str], None]
+    """Told of each kind of trouble that befell something."""
     zones: tuple[str, ...] = ()
     machines: dict[str, Machine] = field(default_factory=dict)
     pictures: dict[str, Picture] = field(default_factory=dict)
     snapshots: dict[str, str] = field(default_factory=dict)
     """Snapshot to the image that it belongs to."""
-    templates: dict[str, tuple[TemplateVersion, ...]] = field(default_factory=dict)
+    templates: dict[str, Past[tuple[TemplateVersion, ...]]] = field(default_factory=dict)
     commands: dict[str, Sent] = field(default_factory=dict)
     tokens: dict[str, tuple[str, str, Mapping[str, str]]] = field(default_factory=dict)
     """Client token to the server that was launched with it, and from what image and with what tags."""
@@ -163,6 +166,8 @@ class Ec2:
         self.addresses[address] = server
         self.machines[server] = Machine(Past(self.loop.time(), instance), picture.disk.copy())
         fate, self.weather.next_launch = self.weather.next_launch, ""
+        if fate:
+            self.befallen(f"launch {fate}")
         self.noticed("launched", f"{server} from {image} in {place}{f', {fate}' if fate else ''}")
         self.loop.call_later(self.chance.uniform(10, 40), self._run, server, fate)
         return server
@@ -265,11 +270,12 @@ class Ec2:
 
     # Images and templates.
 
-    def stock(self, image: str) -> None:
-        """Put the stock image there; it is nobody's, so it carries no tags of ours."""
+    def stock(self, image: str, fleet: str) -> None:
+        """Put the stock image there, and a launch template with it; it is nobody's, so it carries no tags of ours."""
         self.pictures[image] = Picture(
             Past(self.loop.time(), Image(image, "stock", "available", self._moment())), Disk()
         )
+        self.templates[fleet] = Past(self.loop.time(), (TemplateVersion(1, image, default=True),))
 
     def create_image(self, server: str, name: str, tags: Mapping[str, str]) -> str:
         """Begin to make an image, or return the one of that name."""
@@ -287,6 +293,8 @@ class Ec2:
         disk.broken, self.weather.next_image_broken = self.weather.next_image_broken, False
         image = Image(made, name, "pending", self._moment(), (snapshot,), dict(tags))
         self.pictures[made], self.snapshots[snapshot] = Picture(Past(self.loop.time(), image), disk), made
+        if disk.broken:
+            self.befallen("image-broken")
         self.noticed("image", f"{made} of {server} is being made{', broken' if disk.broken else ''}")
         self.loop.call_later(self.chance.uniform(60, 240), self._image_done, made)
         return made
@@ -295,6 +303,8 @@ class Ec2:
         if made not in self.pictures:
             return
         failed, self.weather.next_image_fails = self.weather.next_image_fails, False
+        if failed:
+            self.befallen("image-fails")
         past, state = self.pictures[made].past, "failed" if failed else "available"
         past.set(self.loop.time(), replace(past.now, state=state, reason="internal error" if failed else ""))
         self.noticed("image", f"{made} is {state}")
@@ -326,13 +336,18 @@ class Ec2:
         """Make a version with this image the default one."""
         if fleet not in self.templates:
             raise NotFound(f"there is no launch template {fleet}")
-        versions = self.templates[fleet]
+        versions = self.templates[fleet].now
         number = next((each.version for each in reversed(versions) if each.image == image), 0)
         if not number:
             number = versions[-1].version + 1
             versions = (*versions, TemplateVersion(number, image, default=False))
-        self.templates[fleet] = tuple(replace(each, default=each.version == number) for each in versions)
+        new = tuple(replace(each, default=each.version == number) for each in versions)
+        self.templates[fleet].set(self.loop.time(), new)
         return number
+
+    def default_version(self, fleet: str) -> TemplateVersion:
+        """Return the version of the launch template that launches use."""
+        return next(each for each in self.templates[fleet].now if each.default)
 
     # Commands.
 
@@ -348,7 +363,7 @@ class Ec2:
         self.commands[sent.command] = sent
         stored = self.bucket.get(key_of(parameters["PlanUrl"], "get"))
         plan = Plan.model_validate_json(stored.body) if stored else None
-        sent.task = self.loop.create_task(self._execute(machine, sent, plan))
+        sent.task = self.loop.create_task(self._execute(machine, sent, plan), context=Context())
         machine.tasks.append(sent.task)
         return sent.command
 

@@ -114,12 +114,14 @@ class ServersFacade(_Facade):
         return await self._process.read("stock_image", lambda at: _image_id(stock))
 
     async def templates(self, fleet: str) -> Sequence[TemplateVersion]:
-        return await self._process.read("templates", lambda at: self._templates(fleet))
+        return await self._process.read("templates", lambda at: self._templates(fleet, at), late=True)
 
-    def _templates(self, fleet: str) -> Sequence[TemplateVersion]:
-        if fleet not in self._world.ec2.templates:
+    def _templates(self, fleet: str, at: float) -> Sequence[TemplateVersion]:
+        past = self._world.ec2.templates.get(fleet)
+        seen = past.at(at) if past else None
+        if seen is None:
             raise NotFound(f"there is no launch template {fleet}")
-        return self._world.ec2.templates[fleet]
+        return seen
 
     async def set_template_image(self, fleet: str, image: str) -> int:
         return await self._process.write("set_template_image", lambda: self._world.ec2.set_template_image(fleet, image))
@@ -224,7 +226,7 @@ class QueueFacade(_Facade):
         await self._process.read("queue.receive", lambda at: None)
         got = await queue.receive(limit, visibility_s, wait_s)
         self._world.invariants.received(self._process, len(got))
-        await self._process.awake()
+        self._process.check()
         return got
 
     async def delete(self, receipts: Sequence[str]) -> Sequence[str]:

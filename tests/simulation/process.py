@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import random
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -16,7 +17,7 @@ from shared.names import ServiceName, queue_name
 from shared.runtime import bundle, guarded
 from tests.simulation import ports
 from tests.simulation.faults import Fault
-from tests.simulation.loop import VirtualClock
+from tests.simulation.loop import Handle, VirtualClock, VirtualLoop
 from tests.simulation.messaging import BUCKET
 
 if TYPE_CHECKING:
@@ -34,18 +35,55 @@ class Killed(BaseException):
     """The process was ended by SIGKILL: whatever runs in it has no effect any more."""
 
 
-class ProcessClock(VirtualClock):
-    """The clock of a process; one that was paused sleeps until it is resumed."""
+OWNER: ContextVar[Process] = ContextVar("owner")
+"""The process that a task belongs to."""
 
-    def __init__(self, process: Process) -> None:
-        super().__init__(process.world.loop)
-        self._process = process
+Watch = Callable[["Process"], None]
 
-    async def sleep(self, seconds: float) -> None:
-        """Let virtual time pass, and wait for the process to be resumed."""
-        await self._loop.sleep(seconds)
-        if self._process.halted:
-            await self._process.awake()
+
+class Steps:
+    """Stands between each await of a process and what follows: that is where processes are stopped and killed."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._kept: dict[str, list[Handle]] = {}
+        self._watching: list[Watch] = []
+
+    def watch(self, watch: Watch) -> None:
+        """Have it called before every step of every process."""
+        self._watching.append(watch)
+        self._loop.gate = self._gate
+
+    def unwatch(self, watch: Watch) -> None:
+        """Do not call it any more."""
+        self._watching.remove(watch)
+        self._open()
+
+    def hold(self, process: Process) -> None:
+        """Let the process take no step."""
+        self._kept.setdefault(process.name, [])
+        self._loop.gate = self._gate
+
+    def let(self, process: Process) -> None:
+        """Let it go on where it was."""
+        self._loop.go_on(self._kept.pop(process.name, []))
+        self._open()
+
+    def _open(self) -> None:
+        if not self._kept and not self._watching:
+            self._loop.gate = None
+
+    def _gate(self, handle: Handle) -> bool:
+        process = handle.context.get(OWNER)
+        if process is None:
+            return True
+        if process.name in self._kept:
+            self._kept[process.name].append(handle)
+            return False
+        if process.alive:
+            for watch in tuple(self._watching):
+                watch(process)
+        return True
 
 
 class Process:
@@ -59,18 +97,15 @@ class Process:
         self.chance = random.Random(f"{world.seed} {self.name}")
         self._chance = self.chance.random
         self._slow = self.chance.choice(SLOW_READS)
-        self.clock = ProcessClock(self)
+        self.clock = VirtualClock(world.loop)
         self.clock.skew = world.skews.get(service, self.clock.skew)
         self.looked: dict[str, float] = {}
         """When this process last looked at each group."""
-        self._resumed: asyncio.Event | None = None
-        """Set when it goes on; None while it is not paused."""
-        self.halted = False
-        """Paused or dead: it is to ask ``awake`` before it does anything."""
         self._sleep = world.loop.sleep
         self._task = world.loop.create_task(self._run())
 
     async def _run(self) -> None:
+        OWNER.set(self)
         structlog.contextvars.bind_contextvars(service=self.name)
         cloud = ports.cloud_of(self)
         services = bundle(self.service, cloud, self.clock, self.chance)
@@ -90,26 +125,17 @@ class Process:
     def kill(self) -> None:
         """End it, as SIGKILL does: nothing that it began goes on."""
         if self.alive:
+            self.alive = False
             self.resume()
-            self.alive, self.halted = False, True
             self.world.loop.call_soon(self._task.cancel)
 
     def pause(self) -> None:
-        """Stop it, as SIGSTOP does: it keeps what it knows."""
-        if self._resumed is None and self.alive:
-            self._resumed, self.halted = asyncio.Event(), True
+        """Stop it, as SIGSTOP does: at whatever await it is, it keeps what it knows."""
+        self.world.steps.hold(self)
 
     def resume(self) -> None:
         """Let it go on."""
-        if self._resumed is not None:
-            self._resumed.set()
-            self._resumed, self.halted = None, not self.alive
-
-    async def awake(self) -> None:
-        """Wait until it may run; raise Killed when it is dead."""
-        while self._resumed is not None:
-            await self._resumed.wait()
-        self.check()
+        self.world.steps.let(self)
 
     def check(self) -> None:
         """Raise Killed when it is dead."""
@@ -123,13 +149,11 @@ class Process:
     async def read(self, method: str, answer: Callable[[float], T], *, late: bool = False) -> T:
         """Ask the world something. ``answer`` is given the moment that it may answer of; ``late``: AWS may lag."""
         world = self.world
-        if self.halted:
-            await self.awake()
+        self.check()
         fault = world.strike(self, method, writes=False, late=late)
         if self._chance() < self._slow:
             await self._sleep(self._chance() * SLOWEST_CALL_S)
-        if self.halted:
-            await self.awake()
+        self.check()
         lag = world.lag(self, fault) if late else 0.0
         if fault is not None:
             self._fail(fault)
@@ -138,8 +162,7 @@ class Process:
     async def write(self, method: str, effect: Callable[[], T], *, retried: bool = True) -> T:
         """Change the world. ``retried``: the SDK sends such a call again when its reply is lost."""
         world = self.world
-        if self.halted:
-            await self.awake()
+        self.check()
         fault = world.strike(self, method, writes=True, late=False)
         await self._sleep(self._chance() * SLOWEST_CALL_S)
         self.check()
@@ -149,10 +172,11 @@ class Process:
             world.later(self, fault.amount, method, effect)
             raise Unavailable(f"{method}: no reply in time")
         answer = world.carry_out(self, method, effect)
+        if fault is not None and fault.kind == "echo" and retried:
+            world.later(self, fault.amount, method, effect)
         await self._sleep(self._chance() * SLOWEST_CALL_S)
-        if self.halted:
-            await self.awake()
-        if fault is None:
+        self.check()
+        if fault is None or fault.kind == "echo":
             return answer
         if fault.kind == "retried" and retried:
             return world.carry_out(self, method, effect)

@@ -31,7 +31,7 @@ def _strength(world: World) -> Iterator[str]:
         if not ec2.machines[server].well:
             yield f"{server} is in service and does not serve"
     pointer = world.pointer()
-    default = next(each for each in ec2.templates[NAME] if each.default)
+    default = ec2.default_version(NAME)
     if pointer is None:
         yield "there is no pointer that can be read"
     elif default.image != pointer.image:

@@ -29,6 +29,7 @@ class Result:
     lines: int
     state: Mapping[str, Any]
     violation: Violation | None
+    occurred: Mapping[str, int]
 
 
 def run(options: Options, *, keep: bool = False) -> tuple[Result, World]:
@@ -47,7 +48,8 @@ def run(options: Options, *, keep: bool = False) -> tuple[Result, World]:
         state = state_of(world) if violation is None else {}
         world.close()
     gc.enable()
-    return Result(options, world.calls, world.trace.digest(), len(world.trace.lines), state, violation), world
+    lines, occurred = len(world.trace.lines), dict(world.occurred)
+    return Result(options, world.calls, world.trace.digest(), lines, state, violation, occurred), world
 
 
 def settle(world: World) -> None:

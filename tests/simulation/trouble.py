@@ -12,11 +12,11 @@ from tests.simulation.faults import Fault
 from tests.simulation.fleet import INCIDENT, NAME
 
 if TYPE_CHECKING:
-    from tests.simulation.machines import Machine
+    from tests.simulation.machines import Disk, Machine
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
-WRITE_ONLY = ("lost", "late", "retried")
+WRITE_ONLY = ("lost", "late", "retried", "echo")
 LATE_ONLY = ("stale",)
 WINDOWS = ("storm", "lagging", "denied")
 
@@ -30,6 +30,8 @@ class Trouble:
         """By service and method; an empty method: any."""
         self._windows: dict[str, list[Fault]] = {service: [] for service in SERVICES}
         self._deliveries: dict[str, list[Fault]] = {}
+        self._strikes: dict[str, tuple[Fault, int]] = {}
+        """The strike that each service is to suffer, and the awaits left until then."""
         self.alarm: AlarmState = "OK"
         self.at_rest = False
         """Nothing goes wrong any more."""
@@ -45,6 +47,9 @@ class Trouble:
         """End all trouble."""
         self.at_rest = True
         self._armed.clear()
+        if self._strikes:
+            self._strikes.clear()
+            self._world.steps.unwatch(self._step)
         for windows in self._windows.values():
             windows.clear()
         self._deliveries.clear()
@@ -80,18 +85,22 @@ class Trouble:
             for wanted in ((process.service, method), (process.service, "")):
                 for fault in self._armed.get(wanted, ()):
                     if _fits(fault, writes=writes, late=late):
-                        return self._taken(process, method, wanted, fault)
+                        return self._taken(process, method, wanted, fault, writes=writes)
         for window in self._windows[process.service]:
             if window.kind == "denied" or (window.kind == "storm" and process.chance.random() < 0.5):
+                self._world.occurred[window.kind] += 1
                 return window
         return None
 
     def _arm(self, fault: Fault) -> None:
         self._armed.setdefault((fault.target, fault.method), []).append(fault)
 
-    def _taken(self, process: Process, method: str, wanted: tuple[str, str], fault: Fault) -> Fault | None:
+    def _taken(
+        self, process: Process, method: str, wanted: tuple[str, str], fault: Fault, *, writes: bool
+    ) -> Fault | None:
         self._armed[wanted].remove(fault)
         self._world.say("struck", process.name, f"{method}: {fault.kind}")
+        self._world.occurred[f"{fault.kind} {'write' if writes else 'read'}"] += 1
         if fault.kind != "kill":
             return fault
         self._kill(process, fault)
@@ -121,6 +130,7 @@ class Trouble:
     def _call(self, fault: Fault) -> None:
         if fault.kind == "blind":
             self._world.ec2.weather.blind = True
+            self._world.occurred["blind"] += 1
             self._world.after(fault.amount, self._see)
         elif fault.kind in WINDOWS:
             self._windows[fault.target].append(fault)
@@ -135,12 +145,16 @@ class Trouble:
 
     def _process(self, fault: Fault) -> None:
         services = [each for each in SERVICES if fault.target in ("", each)]
+        if fault.kind != "kill":
+            self._world.occurred[fault.kind] += fault.kind != "strike"
         if fault.kind == "outage":
             for process in list(self._world.processes):
                 self._world.kill(process)
             self._world.after(fault.amount, self._restart_all)
         elif fault.kind == "kill":
             self._arm(fault)
+        elif fault.kind == "strike":
+            self._count_down(fault)
         elif fault.kind == "pause":
             for process in [each for each in self._world.processes if each.service in services]:
                 process.pause()
@@ -148,6 +162,26 @@ class Trouble:
         elif fault.kind == "twin":
             twin = self._world.start(services[0])
             self._world.after(fault.amount, lambda: self._end_twin(twin))
+
+    def _count_down(self, fault: Fault) -> None:
+        if not self._strikes:
+            self._world.steps.watch(self._step)
+        self._strikes[fault.target] = fault, fault.steps
+
+    def _step(self, process: Process) -> None:
+        """A process is about to go on after an await: it may be its last."""
+        fault, left = self._strikes.get(process.service, (None, 0))
+        if fault is None:
+            return
+        self._strikes[process.service] = fault, left - 1
+        if left <= 1:
+            del self._strikes[process.service]
+            if not self._strikes:
+                self._world.steps.unwatch(self._step)
+            self._world.say("struck", process.name, "at an await: killed")
+            self._world.occurred["kill at an await"] += 1
+            self._world.kill(process)
+            self._world.after(fault.amount, lambda: self._restart(process.service))
 
     def _end_twin(self, twin: Process) -> None:
         if not self.at_rest:
@@ -166,6 +200,7 @@ class Trouble:
             return (0.0,)
         fault = waiting.pop(0)
         self._world.say("struck", queue, fault.kind)
+        self._world.occurred[f"message {fault.kind}"] += 1
         return {"duplicate": (0.0, fault.amount), "delay": (fault.amount,), "lose": ()}[fault.kind]
 
     # Servers and the cloud.
@@ -181,6 +216,7 @@ class Trouble:
             self._befall(living[int(fault.amount * len(living))], fault.kind)
 
     def _befall(self, server: str, kind: str) -> None:
+        self._world.occurred[f"server {kind}"] += 1
         self._world.say("befalls", server, kind)
         machine: Machine = self._world.ec2.machines[server]
         if kind == "vanish":
@@ -194,6 +230,8 @@ class Trouble:
         self._world.invariants.changed()
 
     def _of_cloud(self, fault: Fault) -> None:
+        if fault.kind not in ("image-fails", "image-broken", "image-breaks"):
+            self._world.occurred[fault.kind] += 1
         ec2 = self._world.ec2
         match fault.kind:
             case "zone-dark" | "zone-lost":
@@ -230,7 +268,12 @@ class Trouble:
         if picture is None:
             return
         picture.disk.broken = True
+        self._world.after(fault.amount, lambda: self._mend(picture.disk))
+        self._world.occurred["image-breaks"] += 1
         self._world.say("befalls", picture.past.now.image, "breaks")
+
+    def _mend(self, broken: Disk) -> None:
+        broken.broken = False
 
     def _set_alarm(self, state: AlarmState) -> None:
         if self.alarm != state:
@@ -241,6 +284,7 @@ class Trouble:
             self._world.messaging.publish("alarms", body)
 
     def _clock(self, fault: Fault) -> None:
+        self._world.occurred["clock jump"] += 1
         skew = timedelta(seconds=fault.amount)
         self._world.skews[fault.target] = skew
         for process in self._world.processes:

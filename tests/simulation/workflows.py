@@ -59,7 +59,7 @@ class SweptWorld(World):
         super().__init__(Options(seed=1, servers=2, families=(), faults=(), deeds=(), people=False))
         self.fleet = calm(self.fleet)
         self.ec2.pace = PACE
-        self.steps: list[Step] = []
+        self.seen: list[Step] = []
         self.watching = False
         self._strike = strike
         self._after: Process | None = None
@@ -70,9 +70,9 @@ class SweptWorld(World):
         fault = super().strike(process, method, writes=writes, late=late)
         if not self.watching:
             return fault
-        self.steps.append(Step(len(self.steps), process.service, method, writes))
+        self.seen.append(Step(len(self.seen), process.service, method, writes))
         wanted = self._strike
-        if wanted is None or wanted.number != len(self.steps) - 1:
+        if wanted is None or wanted.number != len(self.seen) - 1:
             return fault
         self.say("struck", process.name, f"{method}: {wanted.how}")
         return self._befall(process, wanted.how)
@@ -236,7 +236,7 @@ def play(name: str, strike: Strike | None = None, expected: Mapping[str, Any] | 
             world.watching = False
             world.run(world.loop.time() + LOOK_S)
             wrong = (*(what for _, what in at_rest(world)), *_dead(world))
-            return Ending(outcome(world), wrong, tuple(world.steps), tuple(map(str, world.trace.lines)))
+            return Ending(outcome(world), wrong, tuple(world.seen), tuple(map(str, world.trace.lines)))
         finally:
             world.close()
 

@@ -7,6 +7,7 @@ import math
 import random
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from structlog.typing import EventDict
 
 from shared.aws.publisher import topic_of
-from shared.cloud import AlarmState, CloudError, Group, Image, StoredObject, TemplateVersion
+from shared.cloud import AlarmState, CloudError, Group, Image, StoredObject
 from shared.messages import BuilderReaped, ImageRetired, Message, ServerReplaced
 from shared.names import SERVICES, ServiceName
 from shared.records import Pointer, config_key, pointer_key
@@ -36,7 +37,7 @@ from tests.simulation.messaging import Messaging, SimulatedQueue
 from tests.simulation.objects import Bucket
 from tests.simulation.operators import Deed
 from tests.simulation.people import People
-from tests.simulation.process import Process
+from tests.simulation.process import OWNER, Process, Steps
 from tests.simulation.trace import Trace
 from tests.simulation.trouble import Trouble
 
@@ -101,11 +102,14 @@ class World:
     """Calls of ports so far: the steps of the run."""
     announced: set[tuple[str, str]] = field(default_factory=set)
     """Servers and images taken away that were announced, and as what; twice is once."""
+    occurred: Counter[str] = field(default_factory=Counter)
+    """How often each kind of trouble befell somebody."""
     failure: BaseException | None = None
     _started: int = 0
 
     def __post_init__(self) -> None:
         self.seed = self.options.seed
+        self.steps = Steps(self.loop)
         chance = random.Random(f"{self.seed} world")
         self.trouble = Trouble(self)
         self.invariants = Invariants(self)
@@ -120,6 +124,7 @@ class World:
             self._heard,
             lambda kind, text: self.say(kind, "ec2", text),
             self.invariants.ran,
+            lambda kind: self.occurred.update((kind,)),
             ZONES,
         )
         self.groups.stand_on(self.ec2)
@@ -135,9 +140,8 @@ class World:
         for key, body in releases().items():
             self.bucket.put(key, body)
         self.bucket.put(config_key(NAME), self.fleet.model_dump_json(by_alias=True).encode())
-        self.ec2.stock(STOCK)
+        self.ec2.stock(STOCK, NAME)
         self.ec2.bad_versions = {BAD_VERSION}
-        self.ec2.templates[NAME] = (TemplateVersion(1, STOCK, default=True),)
         self.people.set_release(VERSIONS[0])
         self.groups.create(self.fleet)
         self.messaging.schedule()
@@ -354,6 +358,9 @@ def seeded(world: World) -> Iterator[None]:
         return uuid.UUID(int=chance.getrandbits(128), version=4)
 
     def log(logger: Any, method: str, event: EventDict) -> EventDict:
+        owner = OWNER.get(None)
+        if owner is not None and not owner.alive:
+            raise structlog.DropEvent  # whoever was killed says nothing more
         who, what = str(event.pop("service", "")), str(event.pop("event", ""))
         trouble = event.pop("exc_info", None)
         world.say("log", who, f"{what} {_told(event)}{' ' + repr(trouble) if trouble else ''}")

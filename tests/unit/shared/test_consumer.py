@@ -190,6 +190,35 @@ async def test_messages_about_one_server_are_handled_one_after_another_in_order(
     assert running.handler.times == [0, 2, 4, 6]
 
 
+TICK = '{"type":"tick"}'
+
+
+async def test_ticks_that_waited_are_served_by_one_look_and_all_deleted(running: Running) -> None:
+    running.handler.takes(2)
+    running.queue.put(*[TICK] * 30)
+    await running.pass_time(3)
+    assert len(running.handler.asked) == 2, "the one that came first, and one for all that came while it was handled"
+    await running.pass_time(2)
+    assert len(running.handler.asked) == 2
+    assert running.empty
+
+
+async def test_ticks_whose_look_failed_are_all_shown_again(running: Running) -> None:
+    running.handler.says(Retry("not now", after_s=60))
+    running.queue.put(TICK, TICK, TICK)
+    await running.pass_time(1)
+    assert not running.empty
+    assert len(running.queue.stored) == 3
+    assert running.queue.visible == []
+
+
+async def test_equal_requests_are_each_handled(running: Running) -> None:
+    running.handler.takes(2)
+    running.queue.put(kill(1), kill(1), kill(1))
+    await running.pass_time(10)
+    assert len(running.handler.asked) == 3
+
+
 async def test_messages_about_different_servers_are_handled_in_parallel(running: Running) -> None:
     running.handler.takes(2)
     running.queue.put(*(kill(number) for number in range(4)))
