@@ -10,7 +10,7 @@ import orjson
 
 from shared.cloud import AlarmState, Image, StoredObject
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
-from shared.records import Bake, Pointer, bake_key, history_key, pointer_key
+from shared.records import Bake, Pointer, Rollout, bake_key, history_key, pointer_key, rollout_key
 from tests.simulation.fleet import NAME
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Invariants:
         """The pointer was last written by a person."""
         self._healthy: deque[tuple[float, frozenset[str]]] = deque([(0.0, frozenset())])
         self._taken: list[tuple[float, str]] = []
+        self._granted: dict[str, int] = {}
+        """Servers that a rollout has out of service, and its number."""
         self._audited: dict[str, Mapping[str, str]] = {}
         self._pause: deque[tuple[float, str]] = deque([(0.0, "")])
         self._alarm: deque[tuple[float, AlarmState]] = deque([(0.0, "OK")])
@@ -99,8 +101,8 @@ class Invariants:
         self._audit(process, server)
         self._fresh(process, fleet)
         self._owned(server)
-        again = any(taken == server for _, taken in self._taken)
-        if not again:
+        recently = self._world.loop.time() - WINDOW_S
+        if not any(taken == server and at > recently for at, taken in self._taken):
             self._budget(server)
             self._floor(server)
         if self._audited.get(server, {}).get("by") == "chaos":
@@ -206,9 +208,26 @@ class Invariants:
         """A process wrote an object."""
         if key == pointer_key(NAME):
             self._pointer_written(process, body, before)
+        elif key == rollout_key(NAME):
+            self._rollout_written(process, Rollout.model_validate_json(body))
         elif "/audit/" in key:
             fields = orjson.loads(body)
             self._audited[fields["target"]] = fields
+
+    def _rollout_written(self, process: Process, rollout: Rollout) -> None:
+        """4, 5, 6, 11: a rollout takes servers out of service as anybody else does, and only so many at once."""
+        granted = {each.server: each.rollout for each in rollout.taken if each.granted is not None}
+        for server in sorted(granted.keys() - self._granted.keys()):
+            self._audit(process, server)
+            self._fresh(process, NAME)
+            self._owned(server)
+            self._budget(server)
+            self._floor(server)
+            self._taken.append((self._world.loop.time(), server))
+        most = self._world.fleet.policies.rollout.at_once
+        if len(granted) > max(most, len(self._granted)):
+            self._violated(5, f"a rollout has {len(granted)} servers out of service at once, {most} allowed")
+        self._granted = granted
 
     def _pointer_written(self, process: Process, body: bytes, before: StoredObject | None) -> None:
         """2: one more than the history's end, and nothing that was written by us is lost."""

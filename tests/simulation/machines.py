@@ -52,6 +52,8 @@ class Machine:
     disk: Disk
     online: bool = False
     serving: bool = False
+    restarting: bool = False
+    """A plan changes what it serves: its page does not answer."""
     trouble: Trouble = ""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -69,7 +71,7 @@ class Machine:
     @property
     def well(self) -> bool:
         """Whether it truly serves."""
-        return self.now.state == "running" and self.serving and not self.trouble
+        return self.now.state == "running" and self.serving and not self.restarting and not self.trouble
 
 
 @dataclass(eq=False)
@@ -124,6 +126,8 @@ class Ec2:
     """Told of each step that a server ran: server, step, fingerprint, whether it went well."""
     befallen: Callable[[str], None]
     """Told of each kind of trouble that befell something."""
+    changed: Callable[[], None]
+    """Told when a server begins to serve, or ceases to."""
     zones: tuple[str, ...] = ()
     machines: dict[str, Machine] = field(default_factory=dict)
     pictures: dict[str, Picture] = field(default_factory=dict)
@@ -266,7 +270,7 @@ class Ec2:
             return None
         if self.weather.blind or machine.now.zone in self.weather.dark:
             return None
-        return machine.serving and machine.trouble != "sick"
+        return machine.serving and not machine.restarting and machine.trouble != "sick"
 
     # Images and templates.
 
@@ -388,16 +392,28 @@ class Ec2:
             for step in plan.steps:
                 done = self._skipped(machine, step)
                 if done is None:
+                    self._restart(machine, step)
                     self._report(plan, began, "running", step.step, results)
                     done = await self._step(machine, step)
                 results.append(done)
                 if done.result == "failed":
+                    self._served(machine)
                     self._report(plan, began, "failed", step.step, results)
                     self._ended(sent, failed=done.reason)
                     return
             machine.serving = True
+            self._served(machine)
             self._report(plan, began, "ok", None, results)
             self._ended(sent)
+
+    def _restart(self, machine: Machine, step: PlannedStep) -> None:
+        if machine.serving and step.kind != "check":
+            machine.restarting = True
+            self.changed()
+
+    def _served(self, machine: Machine) -> None:
+        machine.restarting = False
+        self.changed()
 
     def _skipped(self, machine: Machine, step: PlannedStep) -> StepResult | None:
         if step.kind == "check" or machine.disk.ledger.get(step.step) != step.fingerprint:

@@ -25,6 +25,7 @@ KINDS = (
     "release",
     "release",
     "bad-release",
+    "undo-release",
     "malformed",
     "forged",
     "unknown-fleet",

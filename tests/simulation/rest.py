@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG, ROLE_TAG
-from shared.records import alert_key, membership_key
-from tests.simulation.fleet import NAME
+from shared.records import alert_key, current_release_key, membership_key, rollout_key
+from tests.simulation.fleet import COMPONENT, NAME
 from tests.simulation.machines import GROUP_TAG
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def at_rest(world: World) -> list[tuple[int, str]]:
     """Return what is not as it must be at rest, with the invariant's number."""
-    return [(13, what) for what in _strength(world)] + [(14, what) for what in _left_over(world)]
+    return [(13, what) for what in (*_strength(world), *_rolled_out(world))] + [
+        (14, what) for what in _left_over(world)
+    ]
 
 
 def _strength(world: World) -> Iterator[str]:
@@ -39,6 +41,23 @@ def _strength(world: World) -> Iterator[str]:
     members = _members(world)
     if sorted(members) != sorted(serving):
         yield f"the members are {members}, in service are {serving}"
+
+
+def _rolled_out(world: World) -> Iterator[str]:
+    """13: a rollout has ended, and servers in service run what is set."""
+    release, rollout = _document(world, current_release_key(NAME, COMPONENT)), _document(world, rollout_key(NAME))
+    if rollout.get("state") == "running" or rollout.get("taken"):
+        yield f"rollout {rollout['number']} is {rollout['state']} with {len(rollout['taken'])} on the way"
+    for member in world.group().members:
+        machine = world.ec2.machines.get(member.server)
+        runs = machine.disk.releases.get(COMPONENT) if machine is not None else None
+        if member.in_service and release.get("rollout") and runs != release["version"]:
+            yield f"{member.server} runs release {runs} of {COMPONENT}, {release['version']} is set"
+
+
+def _document(world: World, key: str) -> dict[str, Any]:
+    stored = world.bucket.get(key)
+    return orjson.loads(stored.body) if stored is not None else {}
 
 
 def _left_over(world: World) -> Iterator[str]:

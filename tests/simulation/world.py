@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import secrets
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -125,6 +126,7 @@ class World:
             lambda kind, text: self.say(kind, "ec2", text),
             self.invariants.ran,
             lambda kind: self.occurred.update((kind,)),
+            self.invariants.changed,
             ZONES,
         )
         self.groups.stand_on(self.ec2)
@@ -142,7 +144,7 @@ class World:
         self.bucket.put(config_key(NAME), self.fleet.model_dump_json(by_alias=True).encode())
         self.ec2.stock(STOCK, NAME)
         self.ec2.bad_versions = {BAD_VERSION}
-        self.people.set_release(VERSIONS[0])
+        self.people.first_release(VERSIONS[0])
         self.groups.create(self.fleet)
         self.messaging.schedule()
         self.after(60, self._load)
@@ -363,6 +365,8 @@ def seeded(world: World) -> Iterator[None]:
             raise structlog.DropEvent  # whoever was killed says nothing more
         who, what = str(event.pop("service", "")), str(event.pop("event", ""))
         trouble = event.pop("exc_info", None)
+        if what == "the handler failed":
+            world.broken(f"a handler of {who} raised {sys.exc_info()[1]!r}")
         world.say("log", who, f"{what} {_told(event)}{' ' + repr(trouble) if trouble else ''}")
         raise structlog.DropEvent
 
