@@ -28,6 +28,7 @@ class People:
     def do(self, deed: Deed) -> None:
         """Do one thing."""
         self._world.say("operator", "operator", str(deed))
+        self._world.occurred[deed.kind] += 1
         action = getattr(self, "_" + deed.kind.replace("-", "_"))
         action(deed.amount)
 

@@ -23,6 +23,7 @@ from shared.cloud import (
 from shared.ids import IMAGE_PATTERN
 from shared.messages import Message
 from shared.tracing import carried
+from tests.simulation.deletions import known
 from tests.simulation.objects import presigned
 
 if TYPE_CHECKING:
@@ -164,10 +165,12 @@ class ObjectsFacade(_Facade):
     """S3."""
 
     async def get(self, key: str) -> StoredObject | None:
-        return await self._process.read("get", lambda at: self._world.bucket.get(key))
+        stored = await self._process.read("get", lambda at: self._world.bucket.get(key))
+        known(key)
+        return stored
 
     async def put(self, key: str, body: bytes, *, match: str | None = None, absent: bool = False) -> str:
-        return await self._process.write("put", lambda: self._put(key, body, match, absent))
+        return await self._process.write("put", lambda: self._put(key, body, match, absent), what=key)
 
     def _put(self, key: str, body: bytes, match: str | None, absent: bool) -> str:
         before = self._world.bucket.get(key)
@@ -176,7 +179,7 @@ class ObjectsFacade(_Facade):
         return etag
 
     async def delete(self, key: str) -> None:
-        await self._process.write("delete", lambda: self._world.bucket.delete(key))
+        await self._process.write("delete", lambda: self._world.bucket.delete(key), what=key)
 
     async def keys(self, prefix: str) -> Sequence[str]:
         return await self._process.read("keys", lambda at: self._world.bucket.keys(prefix))
@@ -226,11 +229,13 @@ class QueueFacade(_Facade):
         await self._process.read("queue.receive", lambda at: None)
         got = await queue.receive(limit, visibility_s, wait_s)
         self._world.invariants.received(self._process, len(got))
+        self._process.deletions.received(got)
         self._process.check()
         return got
 
     async def delete(self, receipts: Sequence[str]) -> Sequence[str]:
         queue = self._world.messaging.queue(self._process.service)
+        self._process.deletions.judge(receipts)
         return await self._process.write("queue.delete", lambda: [each for each in receipts if not queue.delete(each)])
 
     async def extend(self, receipts: Mapping[str, int]) -> Sequence[str]:
@@ -242,11 +247,13 @@ class QueueFacade(_Facade):
     async def send(self, body: str, delay_s: int, attributes: Mapping[str, str]) -> None:
         queue, kept = self._world.messaging.queue(self._process.service), carried(attributes)
         await self._process.write("queue.send", lambda: self._world.delivered(queue, body, kept, delay_s))
+        self._process.deletions.sent(body)
 
     async def send_dead(self, body: str, attributes: Mapping[str, str]) -> None:
         queue = self._world.messaging.queue(self._process.service).dead
         assert queue is not None
         await self._process.write("queue.send_dead", lambda: queue.send(body, 0, attributes) and None)
+        self._process.deletions.sent(body)
 
 
 def cloud_of(process: Process) -> Cloud:

@@ -15,7 +15,8 @@ from shared.cloud import CloudError, Denied, Incomplete, Throttled, Unavailable
 from shared.consumer import Consumer
 from shared.names import ServiceName, queue_name
 from shared.runtime import bundle, guarded
-from tests.simulation import ports
+from tests.simulation import deletions, ports
+from tests.simulation.deletions import Deletions
 from tests.simulation.faults import Fault
 from tests.simulation.loop import Handle, VirtualClock, VirtualLoop
 from tests.simulation.messaging import BUCKET
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SLOWEST_CALL_S = 0.2
+UNKNOWN = (Unavailable, Throttled, Denied)
+"""Errors that leave it open whether a change was made, or say that it was not for no reason of its own."""
+
 SLOW_READS = (0.1, 0.2, 0.5)
 """Which share of the reads a process has to wait for: waiting is what a simulation spends its time on, and processes
 that differ meet each other in more ways."""
@@ -101,6 +105,7 @@ class Process:
         self.clock.skew = world.skews.get(service, self.clock.skew)
         self.looked: dict[str, float] = {}
         """When this process last looked at each group."""
+        self.deletions = Deletions(self)
         self._sleep = world.loop.sleep
         self._task = world.loop.create_task(self._run())
 
@@ -110,7 +115,7 @@ class Process:
         cloud = ports.cloud_of(self)
         services = bundle(self.service, cloud, self.clock, self.chance)
         make = importlib.import_module(f"services.{self.service}.__main__").make
-        handle = guarded(make(services), services.alerts, BUCKET)
+        handle = self.deletions.watch(guarded(make(services), services.alerts, BUCKET))
         assert cloud.queue is not None
         consumer = Consumer(cloud.queue, handle, self.clock, self.chance, queue_name=queue_name(self.service))
         try:
@@ -159,8 +164,17 @@ class Process:
             self._fail(fault)
         return answer(world.loop.time() - lag)
 
-    async def write(self, method: str, effect: Callable[[], T], *, retried: bool = True) -> T:
-        """Change the world. ``retried``: the SDK sends such a call again when its reply is lost."""
+    async def write(self, method: str, effect: Callable[[], T], *, retried: bool = True, what: str = "") -> T:
+        """Change ``what`` in the world. ``retried``: the SDK sends such a call again when its reply is lost."""
+        try:
+            answer = await self._write(method, effect, retried=retried)
+        except UNKNOWN as error:
+            deletions.failed(what or method, error)
+            raise
+        deletions.known(what or method)
+        return answer
+
+    async def _write(self, method: str, effect: Callable[[], T], *, retried: bool) -> T:
         world = self.world
         self.check()
         fault = world.strike(self, method, writes=True, late=False)

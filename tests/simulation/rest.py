@@ -12,6 +12,23 @@ from shared.records import alert_key, current_release_key, membership_key, rollo
 from tests.simulation.fleet import COMPONENT, NAME
 from tests.simulation.machines import GROUP_TAG
 
+TROUBLE = {
+    "Throttled": ("throttled", "storm"),
+    "Denied": ("denied",),
+    "Unavailable": ("error", "lost", "late"),
+    "Incomplete": ("partial", "blind", "server"),
+    "health is blind": ("blind", "zone", "server"),
+    "NotFound": ("lagging", "stale", "server"),
+    "does not show": ("lagging", "stale"),
+    "Invalid JSON": ("edit-garbage",),
+    "cannot be read": ("corrupt", "edit-garbage"),
+    "is not one that this program knows": ("corrupt",),
+}
+"""What handlers say that failed to the last, and the kinds of trouble that may be behind it."""
+
+TYPED_BY_PEOPLE = (".requested", '"type":"image.ready"')
+"""What refused messages are: requests that cannot be granted, and one that somebody forged."""
+
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
@@ -75,6 +92,17 @@ def _left_over(world: World) -> Iterator[str]:
     for bake in _bakes(world):
         if bake.get("ended") is None:
             yield f"the bake {bake['bake']} never ended: {bake['stage']}"
+    for letter in world.messaging.dead_letters():
+        if not _is_explained(world, letter.body, letter.attributes.get("reason", "")):
+            yield f"a dead letter that nothing explains: {letter.body[:200]}: {letter.attributes.get('reason')}"
+
+
+def _is_explained(world: World, body: str, reason: str) -> bool:
+    """Whether trouble that there was, or a person's mistake, made it a dead letter."""
+    if reason.startswith("failed "):
+        behind = [trouble for error, trouble in TROUBLE.items() if error in reason]
+        return any(kind.startswith(trouble) for trouble in behind for kind in world.occurred)
+    return any(each in body for each in TYPED_BY_PEOPLE)
 
 
 def _members(world: World) -> list[str]:

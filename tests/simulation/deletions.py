@@ -1,0 +1,121 @@
+"""Whether a message may be deleted: its effect is durable, or somebody found that there is nothing to do (10)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from shared.cloud import CloudError, QueueMessage
+from shared.events import Ignorable, Incoming, Several, Unparseable, parse
+from shared.outcome import Done, Outcome
+from shared.tracing import add_handled
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+
+@dataclass(eq=False)
+class Handled:
+    """One message being handled, or that was."""
+
+    body: str
+    began: float
+    outcome: Outcome | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+    """Changes that this handling asked for, of which nobody knows whether they were made, and why."""
+
+
+FORGOES = ("chaos",)
+"""Services that let a kill go by rather than toss the coin again."""
+
+HANDLED: ContextVar[Handled | None] = ContextVar("handled", default=None)
+
+
+class Deletions:
+    """What one process received and did about it, as far as its deletions can be judged by it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._received: dict[str, tuple[float, QueueMessage]] = {}
+        self._bodies: dict[str, str] = {}
+        self._handled: list[Handled] = []
+        self._sent: dict[str, float] = {}
+        """Body to when it was last sent to the queue, or to the dead letters."""
+
+    def received(self, messages: Sequence[QueueMessage]) -> None:
+        """Note what came."""
+        now = self._process.world.loop.time()
+        self._received.update({each.receipt: (now, each) for each in messages})
+        self._bodies.update({each.id: each.body for each in messages})
+
+    def sent(self, body: str) -> None:
+        """Note that a message was durably put into the queue, or among the dead letters."""
+        self._sent[body] = self._process.world.loop.time()
+
+    def watch(self, handle: Callable[[Incoming], Awaitable[Outcome]]) -> Callable[[Incoming], Awaitable[Outcome]]:
+        """Return the handler, with note taken of what it answers and of the changes that fail meanwhile."""
+
+        async def watched(incoming: Incoming) -> Outcome:
+            message = add_handled(None, "", {})["message"]
+            handled = Handled(self._bodies[message], self._process.world.loop.time())
+            self._handled.append(handled)
+            token = HANDLED.set(handled)
+            try:
+                handled.outcome = await handle(incoming)
+            finally:
+                HANDLED.reset(token)
+                if handled.outcome is None:  # it raised: it never allows a deletion
+                    self._handled.remove(handled)
+            if isinstance(handled.outcome, Done) and handled.failed and self._process.service not in FORGOES:
+                what, why = next(iter(handled.failed.items()))
+                self._process.world.violated(
+                    10, f"{self._process.name} is done with {handled.body[:200]}, and {what} failed: {why}"
+                )
+            return handled.outcome
+
+        return watched
+
+    def judge(self, receipts: Sequence[str]) -> None:
+        """Say so where a message is about to be deleted too early."""
+        for receipt in receipts:
+            at, message = self._received.pop(receipt, (0.0, None))
+            if message is not None and not self._may_go(at, message):
+                text = f"{self._process.name} deletes {message.id}, and nothing has come of it: {message.body[:200]}"
+                self._process.world.violated(10, text)
+        oldest = min((at for at, _ in self._received.values()), default=float("inf"))
+        self._handled = [each for each in self._handled if each.outcome is None or each.began >= oldest]
+
+    def _may_go(self, at: float, message: QueueMessage) -> bool:
+        """It was sent on, is nothing to anybody, or a handling of it that began after it came ended well."""
+        if self._sent.get(message.body, -1.0) >= at:
+            return True
+        try:
+            incoming = parse(message.body)
+        except Unparseable:
+            return False
+        if isinstance(incoming, Ignorable):
+            return True
+        if isinstance(incoming, Several):
+            return all(self._sent.get(body, -1.0) >= at for body in incoming.bodies)
+        return self._answered(at, message.body)
+
+    def _answered(self, at: float, body: str) -> bool:
+        """Ticks that waited are served by one look, so whose answer it is does not matter: when it began does."""
+        handled = [each for each in self._handled if each.began >= at and isinstance(each.outcome, Done)]
+        return any(each.body == body for each in handled)
+
+
+def failed(what: str, error: CloudError) -> None:
+    """Note a change of which nobody knows whether it was made."""
+    handled = HANDLED.get()
+    if handled is not None:
+        handled.failed[what] = f"{type(error).__name__}: {error}"
+
+
+def known(what: str) -> None:
+    """Note that a change was made, or that whoever asked for it looked whether it was."""
+    handled = HANDLED.get()
+    if handled is not None:
+        handled.failed.pop(what, None)

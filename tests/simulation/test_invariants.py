@@ -1,0 +1,146 @@
+"""Each of these invariants fires when it is broken: a rule that can never fail guards nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import Context
+
+import pytest
+
+from services.reconciler import rolling
+from services.reconciler.decide import View
+from services.registry.members import Members
+from shared.cloud import CloudError
+from shared.records import Rollout, Taken, rollout_key
+from tests.simulation import ports
+from tests.simulation.fleet import NAME
+from tests.simulation.process import Process
+from tests.simulation.rest import at_rest
+from tests.simulation.run import calm
+from tests.simulation.world import Violation, World, seeded
+
+KILL = '{"type":"server.kill.requested","fleet":"web","server":"i-00000000000000099"}'
+
+
+@contextmanager
+def world_at(seconds: float) -> Iterator[World]:
+    world = World(calm(2))
+    world.ec2.pace = 0.1
+    with seeded(world):
+        try:
+            world.begin()
+            world.run(seconds)
+            yield world
+        finally:
+            world.close()
+
+
+def a_process(world: World, service: str) -> Process:
+    return next(each for each in world.processes if each.service == service)
+
+
+def broken(world: World, act: Callable[[], Coroutine[None, None, object]]) -> str:
+    """Have a process do something; return which invariant broke, and how."""
+    world.loop.create_task(act(), context=Context())
+    with pytest.raises(Violation) as caught:
+        world.run(world.loop.time() + 60)
+    return str(caught.value)
+
+
+async def delete_unhandled(process: Process) -> None:
+    """Receive a message as a second consumer of this process would, and delete it without a look."""
+    queue = ports.QueueFacade(process)
+    process.world.messaging.queue(process.service).send(KILL)
+    await queue.delete([each.receipt for each in await queue.receive(10, 20, 30)])
+
+
+def test_10_a_message_that_is_deleted_before_anything_came_of_it() -> None:
+    with world_at(30) as world:
+        janitor = a_process(world, "janitor")
+        assert "invariant 10: janitor#" in broken(world, lambda: delete_unhandled(janitor))
+
+
+def test_10_a_handler_that_is_done_though_its_change_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    publish = Members._publish_difference
+
+    async def swallowing(self: Members, *arguments: object) -> tuple[str, ...]:
+        try:
+            return await publish(self, *arguments)  # type: ignore[arg-type]
+        except CloudError:
+            return ()
+
+    monkeypatch.setattr(Members, "_publish_difference", swallowing)
+    with world_at(200) as world:
+        monkeypatch.setattr(world.trouble, "of_call", _losing_publishes(world))
+        with pytest.raises(Violation, match="invariant 10: registry#.* is done with .* and publish failed"):
+            world.run(3600)
+
+
+def _losing_publishes(world: World) -> Callable[..., object]:
+    from tests.simulation.faults import Fault  # noqa: PLC0415
+
+    def of_call(process: Process, method: str, *, writes: bool, late: bool) -> Fault | None:
+        lost = process.service == "registry" and method == "publish"
+        return Fault(world.loop.time(), "calls", "lost") if lost else None
+
+    return of_call
+
+
+def test_an_exception_in_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(view: View, *rest: object) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(rolling, "rolled", wrong)
+    with world_at(10) as world, pytest.raises(Violation, match="a handler of reconciler#.* raised KeyError"):
+        world.run(600)
+
+
+def granted(*servers: str) -> Rollout:
+    return Rollout(
+        fleet=NAME,
+        number=1,
+        began="2026-03-04T00:00:00Z",  # type: ignore[arg-type]
+        by="ada",
+        taken=tuple(Taken(server=each, rollout=1, granted="2026-03-04T00:00:00Z") for each in servers),  # type: ignore[arg-type]
+    )
+
+
+def test_a_rollout_that_takes_servers_without_audit_and_past_the_floor_and_too_many_at_once() -> None:
+    with world_at(1500) as world:
+        servers = [each.server for each in world.group().members]
+        reconciler = a_process(world, "reconciler")
+        wrote: list[str] = []
+        world.violated = lambda number, what: wrote.append(f"{number}: {what}")  # type: ignore[method-assign]
+        world.wrote(reconciler, rollout_key(NAME), granted(*servers).model_dump_json(by_alias=True).encode(), None)
+        numbers = {each.split(":")[0] for each in wrote}
+        assert {"4", "5", "11"} <= numbers, wrote
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"type":"tick"}', "failed 5 times; the last time: KeyError: 'x'"),
+        ('{"type":"tick"}', "failed 5 times; the last time: Throttled: Rate exceeded"),
+        ('{"type":"server.ready","fleet":"web"}', "server.ready.server: Field required"),
+    ],
+)
+def test_14_a_dead_letter_that_nothing_explains(body: str, reason: str) -> None:
+    with world_at(1500) as world:
+        assert not _left(world)
+        world.messaging.queues["autoprovisioner-registry-dead"].send(body, 0, {"reason": reason})
+        assert any("a dead letter that nothing explains" in each for each in _left(world))
+
+
+def test_14_a_dead_letter_that_trouble_or_a_person_explains() -> None:
+    with world_at(1500) as world:
+        dead = world.messaging.queues["autoprovisioner-registry-dead"]
+        world.occurred["storm"] = 1
+        dead.send('{"type":"tick"}', 0, {"reason": "failed 5 times; the last time: Throttled: Rate exceeded"})
+        dead.send('{"type":"image.pin.requested"}', 0, {"reason": "there is no such image"})
+        assert not _left(world)
+
+
+def _left(world: World) -> Sequence[str]:
+    return [what for number, what in at_rest(world) if number == 14]
