@@ -274,11 +274,14 @@ class Ec2:
 
     # Images and templates.
 
-    def stock(self, image: str, fleet: str) -> None:
-        """Put the stock image there, and a launch template with it; it is nobody's, so it carries no tags of ours."""
+    def stock(self, image: str) -> None:
+        """Put the stock image there; it is nobody's, so it carries no tags of ours."""
         self.pictures[image] = Picture(
             Past(self.loop.time(), Image(image, "stock", "available", self._moment())), Disk()
         )
+
+    def make_template(self, fleet: str, image: str) -> None:
+        """Make a fleet's launch template."""
         self.templates[fleet] = Past(self.loop.time(), (TemplateVersion(1, image, default=True),))
 
     def create_image(self, server: str, name: str, tags: Mapping[str, str]) -> str:

@@ -108,25 +108,35 @@ class People:
         self.ask("image.bake.requested", by="gil", reason="a fresh one")
 
     def _release(self, amount: float) -> None:
-        self.set_release(VERSIONS[int(amount * len(VERSIONS))], rollout=self._chance.random() < 0.7)
+        self.ask_release(VERSIONS[int(amount * len(VERSIONS))], rollout=self._chance.random() < 0.7)
 
     def _bad_release(self, amount: float) -> None:
-        self.set_release(BAD_VERSION, rollout=amount < 0.5)
-        self._world.after(900 + amount * 3600, lambda: self.set_release(VERSIONS[-1], rollout=amount < 0.7))
+        self.ask_release(BAD_VERSION, rollout=amount < 0.5)
+        self._world.after(900 + amount * 3600, lambda: self.ask_release(VERSIONS[-1], rollout=amount < 0.7))
 
     def _undo_release(self, amount: float) -> None:
         self.ask("release.undo.requested", component=COMPONENT, by="ida", rollout=amount < 0.7)
 
-    def set_release(self, version: str, *, rollout: bool = False) -> None:
+    def ask_release(self, version: str, *, rollout: bool) -> None:
         """Ask for a release of the component; with a rollout servers in service follow."""
         self.ask("release.set.requested", component=COMPONENT, version=version, by="hal", rollout=rollout)
 
-    def first_release(self, version: str) -> None:
-        """Have a release set from the beginning."""
-        release = Release(
-            generation=1, write_id="ops-0", component=COMPONENT, version=version, since=self._world.now(), by="operator"
-        )
-        self._write(current_release_key(NAME, COMPONENT), release.model_dump_json(by_alias=True))
+    def set_release(self, version: str) -> None:
+        """Set the component's release for launches and bakes, as ``ops release set --no-rollout`` does."""
+        key = current_release_key(NAME, COMPONENT)
+        stored = self._world.bucket.get(key)
+        old = Release.model_validate_json(stored.body) if stored else None
+        if old is None or old.version != version:
+            release = Release(
+                generation=old.generation + 1 if old else 1,
+                write_id=f"ops-{old.generation if old else 0}",
+                component=COMPONENT,
+                version=version,
+                since=self._world.now(),
+                by="operator",
+                previous=old.version if old else None,
+            )
+            self._write(key, release.model_dump_json(by_alias=True))
 
     def _malformed(self, amount: float) -> None:
         self._world.messaging.publish("commands", '{"type":"server.kill.requested","fleet":"web"')

@@ -74,7 +74,7 @@ def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     world.trouble.rest()
     for key in world.bucket.keys(f"fleets/{NAME}/pause.json"):
         world.bucket.delete(key)
-    world.people.set_release(VERSIONS[-1], rollout=True)
+    world.people.ask_release(VERSIONS[-1], rollout=True)
     world.people.ask("image.pin.requested", by="ben")
     world.groups.resume(NAME)
     world.groups.set_desired(NAME, world.options.servers)

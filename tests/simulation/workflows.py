@@ -142,8 +142,7 @@ def _one_less(world: World) -> None:
 
 
 def _bake(world: World) -> None:
-    world.people.set_release(VERSIONS[4], rollout=False)
-    world.run(world.loop.time() + 60)
+    world.people.set_release(VERSIONS[4])
     world.people.ask("image.bake.requested", by="gil", reason="a fresh one", id="fresh")
 
 
@@ -247,8 +246,7 @@ def prepare(world: World, bakes: int) -> None:
     world.begin()
     world.run(READY_S)
     for number in range(bakes):
-        world.people.set_release(VERSIONS[number + 1], rollout=False)
-        world.run(world.loop.time() + 60)
+        world.people.set_release(VERSIONS[number + 1])
         world.people.ask("image.bake.requested", by="gil", reason="to begin with", id=f"first-{number}")
         world.run(world.loop.time() + READY_S)
     assert not at_rest(world), at_rest(world)

@@ -142,9 +142,10 @@ class World:
         for key, body in releases().items():
             self.bucket.put(key, body)
         self.bucket.put(config_key(NAME), self.fleet.model_dump_json(by_alias=True).encode())
-        self.ec2.stock(STOCK, NAME)
+        self.ec2.stock(STOCK)
+        self.ec2.make_template(NAME, STOCK)
         self.ec2.bad_versions = {BAD_VERSION}
-        self.people.first_release(VERSIONS[0])
+        self.people.set_release(VERSIONS[0])
         self.groups.create(self.fleet)
         self.messaging.schedule()
         self.after(60, self._load)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from shared.aws import Cloud
-from shared.cloud import Image, StoredObject, TemplateVersion
+from shared.cloud import Image, StoredObject
 from shared.fleet import Fleet
 from tests.simulation.fleet import ZONES
 from tests.simulation.machines import STOCK
@@ -38,7 +38,7 @@ class ModelledWorld(World):
     def create(self, fleet: Fleet) -> None:
         """Make a fleet's group and launch template."""
         self.fleet = fleet
-        self.ec2.templates[fleet.fleet] = (TemplateVersion(1, STOCK, default=True),)
+        self.ec2.make_template(fleet.fleet, STOCK)
         self.groups.create(fleet.model_copy(update={"zones": ZONES}))
 
     def carry_out(self, process: Process, method: str, effect: Callable[[], T]) -> T:
@@ -56,6 +56,9 @@ class ModelledWorld(World):
 
     def wrote(self, process: Process, key: str, body: bytes, before: StoredObject | None) -> None:
         """Anybody may."""
+
+    def violated(self, number: int, what: str) -> None:
+        """Nobody watches."""
 
     def _group_changed(self, name: str) -> None:
         """Nobody watches."""
