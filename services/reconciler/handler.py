@@ -240,10 +240,13 @@ class Reconciler:
         written = await self._documents.change(
             FleetStatus, status_key(fleet), lambda old: decide.recorded(view, old, action, said)
         )
-        refusal = decide.budget_refusal(view, written.document, action.server) or self._stale(seen)
+        refusal = decide.budget_refusal(view, written.document, action.server)
         if refusal is not None:
             return refusal
         await self._audits.write(fleet, action.how, action.server, action.by, action.reason)
+        stale = self._stale(seen)
+        if stale is not None:
+            return stale
         await self._carry_out(fleet, action)
         await self._announce(fleet, written.document, lambda each: each.id == said.message.id)
         return f"{action.server} {action.how} for {action.by}: {action.reason}"
@@ -276,14 +279,15 @@ class Reconciler:
                 await self._groups.detach(fleet, action.server)
 
     async def _end_quarantine(self, seen: _Seen, action: EndQuarantine) -> str | Refuse:
+        await self._audits.write(seen.view.fleet.fleet, "end-quarantine", action.server, SERVICE, action.reason)
         stale = self._stale(seen)
         if stale is not None:
             return stale
-        await self._audits.write(seen.view.fleet.fleet, "end-quarantine", action.server, SERVICE, action.reason)
         await self._servers.terminate(action.server)
         return f"{action.server} terminated: {action.reason}"
 
     def _stale(self, seen: _Seen) -> Refuse | None:
+        """Asked last, after all that may take its time."""
         if self._clock.monotonic() <= seen.good_until:
             return None
         return Refuse("what was observed is too old to act on; the next sweep looks again", passing=True)

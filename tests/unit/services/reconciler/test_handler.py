@@ -309,10 +309,19 @@ async def test_two_reconcilers_together_spend_the_budget_once() -> None:
 
 
 @pytest.mark.fault(5)
-async def test_a_process_that_slept_over_its_view_does_not_act_on_it() -> None:
+@pytest.mark.parametrize("while_writing", ["/status.json", "/audit/"])
+async def test_a_process_that_slept_over_its_view_does_not_act_on_it(while_writing: str) -> None:
     web = Web()
     await reconciler(web).handle(Tick())
-    web.world.objects.meanwhile("put", lambda: web.world.clock.step(minutes=30))
+
+    def sleep_once() -> None:
+        key = str(web.world.objects.called("put")[-1].arguments[0])
+        if while_writing in key:
+            web.world.clock.step(minutes=30)
+        else:
+            web.world.objects.meanwhile("put", sleep_once)
+
+    web.world.objects.meanwhile("put", sleep_once)
     outcome = await reconciler(web).handle(kill(2))
     assert isinstance(outcome, Done)
     assert "refused" in outcome.why
