@@ -210,7 +210,7 @@ class Ec2:
         machine.past.set(self.loop.time(), new)
         if state is not None:
             self.emit(
-                _event("aws.ec2", "EC2 Instance State-change Notification", {"instance-id": server, "state": state})
+                event("aws.ec2", "EC2 Instance State-change Notification", {"instance-id": server, "state": state})
             )
 
     def tag_instance(self, server: str, tags: Mapping[str, str]) -> None:
@@ -315,7 +315,7 @@ class Ec2:
         past, state = self.pictures[made].past, "failed" if failed else "available"
         past.set(self.loop.time(), replace(past.now, state=state, reason="internal error" if failed else ""))
         self.noticed("image", f"{made} is {state}")
-        self.emit(_event("aws.ec2", "EC2 AMI State Change", {"ImageId": made, "State": state, "ErrorMessage": ""}))
+        self.emit(event("aws.ec2", "EC2 AMI State Change", {"ImageId": made, "State": state, "ErrorMessage": ""}))
 
     def tag_image(self, image: str, tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -476,7 +476,7 @@ class Ec2:
             "document-name": RUN_DOCUMENT,
             "status": _EVENT_WORD[status.state],
         }
-        self.emit(_event("aws.ssm", "EC2 Command Invocation Status-change Notification", detail))
+        self.emit(event("aws.ssm", "EC2 Command Invocation Status-change Notification", detail))
 
     def find(self, server: str, comment: str, at: float) -> str | None:
         """Return the command with this comment, if it was there at that moment."""
@@ -507,7 +507,8 @@ def _seconds(step: PlannedStep, again: bool, broken: bool) -> float:
     return full / 20 if again else full
 
 
-def _event(source: str, kind: str, detail: Mapping[str, object]) -> dict[str, object]:
+def event(source: str, kind: str, detail: Mapping[str, object]) -> dict[str, object]:
+    """Return an event as EventBridge matches and delivers it."""
     return {"version": "0", "source": source, "detail-type": kind, "resources": [], "detail": detail}
 
 

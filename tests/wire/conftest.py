@@ -65,6 +65,18 @@ def message_plane(deployed_plane: Endpoint, monkeypatch: pytest.MonkeyPatch) -> 
     return deployed_plane
 
 
+@pytest.fixture
+def any_plane(deployed_plane: Endpoint | Model, monkeypatch: pytest.MonkeyPatch) -> Endpoint | Model:
+    """The same, for tests that the model is held to as well."""
+    if isinstance(deployed_plane, Endpoint):
+        _use(deployed_plane, monkeypatch)
+    return deployed_plane
+
+
+modelled_too = pytest.mark.parametrize("deployed_plane", [*PLANES, "model"], indirect=True)
+"""The simulation's model of AWS is held to this as well."""
+
+
 def _use(plane: Endpoint, patch: pytest.MonkeyPatch) -> None:
     for name, value in plane.environment.items():
         patch.setenv(name, value)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from shared.aws import Cloud
 from shared.cloud import Image, StoredObject
 from shared.fleet import Fleet
+from shared.names import ServiceName, TopicName
 from tests.simulation.fleet import ZONES
 from tests.simulation.machines import STOCK
 from tests.simulation.ports import cloud_of
@@ -106,6 +107,16 @@ class Model:
         if passes_s:
             self.world.run(self.world.loop.time() + passes_s)
         return self.world.loop.run_until_complete(call())
+
+    def publish(self, topic: TopicName, body: str) -> None:
+        """Publish on a topic, as a person does."""
+        self.world.messaging.publish(topic, body)
+
+    def taken(self, service: ServiceName) -> list[str]:
+        """Take everything out of a service's queue, once what is on its way has arrived."""
+        self.world.run(self.world.loop.time() + PASSES_S)
+        queue = self.world.messaging.queue(service)
+        return [message.body for message in queue.take(1000, 0) if queue.delete(message.receipt)]
 
     def empty(self) -> None:
         """Forget every message."""

@@ -13,7 +13,7 @@ from shared.aws import Cloud, open_cloud
 from shared.clock import SystemClock
 from shared.cloud import Conflict, NotFound, QueueMessage, QueuePort
 from shared.messages import ImageReady, ServerKillRequested
-from tests.wire.conftest import PLANES
+from tests.wire.conftest import modelled_too
 from tests.wire.messaging.helpers import Settings, make_queue, queue_url, take, unique, until
 from tests.wire.modelled import Model
 from tests.wire.running import Endpoint
@@ -33,10 +33,6 @@ async def cloud(deployed_plane: Endpoint | Model, request: pytest.FixtureRequest
     else:
         async with open_cloud(request.getfixturevalue("settings"), "test", SystemClock()) as opened:
             yield opened
-
-
-modelled_too = pytest.mark.parametrize("deployed_plane", [*PLANES, "model"], indirect=True)
-"""The simulation's model of AWS is held to this as well."""
 
 
 @pytest.fixture

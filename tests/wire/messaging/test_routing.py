@@ -18,8 +18,11 @@ from shared.events import (
     parse,
 )
 from shared.messages import Envelope
-from shared.names import SERVICES
+from shared.names import SERVICES, TopicName
+from tests.simulation.machines import event
+from tests.wire.conftest import modelled_too
 from tests.wire.messaging.helpers import BUCKET, TOPICS, Body, queue_url, take, unique
+from tests.wire.modelled import Model
 from tests.wire.running import Endpoint, until
 
 GRACE_S = 1.0
@@ -91,8 +94,10 @@ NOBODYS: list[Body] = [
 ]
 
 
-def collect(plane: Endpoint, mark: str, expected: int) -> dict[str, list[str]]:
+def collect(plane: Endpoint | Model, mark: str, expected: int) -> dict[str, list[str]]:
     """Take what carries the mark out of every service's queue, until ``expected`` came and a while after."""
+    if isinstance(plane, Model):
+        return {service: [body for body in plane.taken(service) if mark in body] for service in SERVICES}
     queues = {service: queue_url(plane, service) for service in SERVICES}
     found: dict[str, list[str]] = {service: [] for service in SERVICES}
 
@@ -107,19 +112,23 @@ def collect(plane: Endpoint, mark: str, expected: int) -> dict[str, list[str]]:
     return found
 
 
-def publish(plane: Endpoint, topic: str, body: str) -> None:
+def publish(plane: Endpoint | Model, topic: TopicName, body: str) -> None:
+    if isinstance(plane, Model):
+        plane.publish(topic, body)
+        return
     plane.client("sns").publish(TopicArn=TOPICS + topic, Message=body)
 
 
+@modelled_too
 @pytest.mark.parametrize(("topic", "messages"), [("commands", COMMANDS), ("events", FACTS), ("alerts", ALERTS)])
 def test_a_message_typed_by_hand_comes_as_it_was_typed_to_those_who_want_it(
-    message_plane: Endpoint, topic: str, messages: list[tuple[Body, set[str]]]
+    any_plane: Endpoint | Model, topic: TopicName, messages: list[tuple[Body, set[str]]]
 ) -> None:
     fleet = unique("web")
     typed = [(json.dumps({**body, "fleet": fleet}), wanted) for body, wanted in messages]
     for body, _ in typed:
-        publish(message_plane, topic, body)
-    found = collect(message_plane, fleet, sum(len(wanted) for _, wanted in typed))
+        publish(any_plane, topic, body)
+    found = collect(any_plane, fleet, sum(len(wanted) for _, wanted in typed))
     for service in SERVICES:
         assert sorted(found[service]) == sorted(body for body, wanted in typed if service in wanted)
         for body in found[service]:
@@ -128,24 +137,26 @@ def test_a_message_typed_by_hand_comes_as_it_was_typed_to_those_who_want_it(
             assert (incoming.source, incoming.time) == ("operator", None)
 
 
-def test_what_nobody_wants_reaches_nobody(message_plane: Endpoint) -> None:
+@modelled_too
+def test_what_nobody_wants_reaches_nobody(any_plane: Endpoint | Model) -> None:
     fleet = unique("web")
     for body in [*UNKNOWN, *NOBODYS]:
-        publish(message_plane, "events", json.dumps({**body, "fleet": fleet}))
-    publish(message_plane, "commands", f"{fleet} is no JSON")
+        publish(any_plane, "events", json.dumps({**body, "fleet": fleet}))
+    publish(any_plane, "commands", f"{fleet} is no JSON")
     wanted = json.dumps({"type": "image.bake.requested", "fleet": fleet})
-    publish(message_plane, "events", wanted)  # a request on the topic of facts
-    publish(message_plane, "commands", wanted)
-    found = collect(message_plane, fleet, 1)
+    publish(any_plane, "events", wanted)  # a request on the topic of facts
+    publish(any_plane, "commands", wanted)
+    found = collect(any_plane, fleet, 1)
     assert found == {service: [wanted] if service == "baker" else [] for service in SERVICES}
 
 
-def test_a_request_of_a_type_that_nobody_knows_reaches_the_reconciler(message_plane: Endpoint) -> None:
+@modelled_too
+def test_a_request_of_a_type_that_nobody_knows_reaches_the_reconciler(any_plane: Endpoint | Model) -> None:
     fleet = unique("web")
     bodies = [json.dumps({**body, "fleet": fleet}) for body in UNKNOWN]
     for body in bodies:
-        publish(message_plane, "commands", body)
-    found = collect(message_plane, fleet, len(bodies))
+        publish(any_plane, "commands", body)
+    found = collect(any_plane, fleet, len(bodies))
     assert {service: sorted(held) for service, held in found.items()} == {
         service: sorted(bodies) if service == "reconciler" else [] for service in SERVICES
     }
@@ -195,16 +206,38 @@ EVENTS: list[tuple[tuple[str, str, Body], set[str], type | None]] = [
 ]
 
 
-def test_what_aws_says_comes_to_those_whom_it_concerns(message_plane: Endpoint) -> None:
+def put_events(plane: Endpoint | Model, entries: list[Body]) -> None:
+    if isinstance(plane, Model):
+        for each in entries:
+            detail = json.loads(each["Detail"])
+            plane.world.messaging.emit(event(each["Source"], each["DetailType"], detail))
+        return
+    for start in range(0, len(entries), 10):
+        answer = plane.client("events").put_events(Entries=entries[start : start + 10])
+        assert answer["FailedEntryCount"] == 0
+
+
+def write_and_delete(plane: Endpoint | Model, written: list[str], deleted: str) -> None:
+    if isinstance(plane, Model):
+        for key in written:
+            plane.world.bucket.put(key, b"{}")
+        plane.world.bucket.delete(deleted)
+        return
+    s3 = plane.client("s3")
+    for key in written:
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"{}")
+    s3.delete_object(Bucket=BUCKET, Key=deleted)
+
+
+@modelled_too
+def test_what_aws_says_comes_to_those_whom_it_concerns(any_plane: Endpoint | Model) -> None:
     mark = unique("mark")
     entries = [
         {"Source": source, "DetailType": kind, "Detail": json.dumps({**detail, "mark": f"{mark} {place}."})}
         for place, ((source, kind, detail), _, _) in enumerate(EVENTS)
     ]
-    for start in range(0, len(entries), 10):
-        answer = message_plane.client("events").put_events(Entries=entries[start : start + 10])
-        assert answer["FailedEntryCount"] == 0
-    found = collect(message_plane, mark, sum(len(wanted) for _, wanted, _ in EVENTS))
+    put_events(any_plane, entries)
+    found = collect(any_plane, mark, sum(len(wanted) for _, wanted, _ in EVENTS))
     for service in SERVICES:
         assert len(found[service]) == sum(service in wanted for _, wanted, _ in EVENTS)
     for place, (_, wanted, kind) in enumerate(EVENTS):
@@ -235,12 +268,12 @@ def test_an_alarm_is_heard_by_those_who_stop_for_alarms(message_plane: Endpoint)
         assert heard == wanted, service
 
 
-def test_a_pointer_written_or_deleted_by_hand_is_told_to_the_registry(message_plane: Endpoint) -> None:
-    s3, fleet = message_plane.client("s3"), unique("web")
-    for name in ("image.json", "other.json"):
-        s3.put_object(Bucket=BUCKET, Key=f"fleets/{fleet}/{name}", Body=b"{}")
-    s3.delete_object(Bucket=BUCKET, Key=f"fleets/{fleet}/image.json")
-    found = collect(message_plane, fleet, 2)
+@modelled_too
+def test_a_pointer_written_or_deleted_by_hand_is_told_to_the_registry(any_plane: Endpoint | Model) -> None:
+    fleet = unique("web")
+    pointer, other = f"fleets/{fleet}/image.json", f"fleets/{fleet}/other.json"
+    write_and_delete(any_plane, [pointer, other], pointer)
+    found = collect(any_plane, fleet, 2)
     told = ObjectChanged(BUCKET, f"fleets/{fleet}/image.json")
     assert {service: [parse(body) for body in bodies] for service, bodies in found.items()} == {
         service: [told, told] if service == "registry" else [] for service in SERVICES
