@@ -749,6 +749,50 @@ def test_only_an_empty_group_is_deleted_without_force() -> None:
     assert empty.group.gone
 
 
+def test_a_group_that_is_deleted_wants_nothing_and_says_why_its_instances_end() -> None:
+    life = Life(boot=True, minimum=1)
+    words = "You cannot delete an AutoScalingGroup while there are instances still in the group."
+    with pytest.raises(Refused) as error:
+        life.do(machine.delete)
+    assert error.value.message == words
+    life.do(machine.delete, force=True)
+    assert (life.group.minimum, life.group.desired, life.group.deleting) == (0, 0, True)
+    causes = {activity.cause for activity in life.group.activities if activity.description.startswith("Terminating")}
+    assert len(causes) == 1
+    assert "the AutoScalingGroup was deleted" in causes.pop()
+
+
+def test_detaching_is_an_activity_of_its_own_that_has_ended_and_works_from_standby_too() -> None:
+    life = Life(boot=True)
+    life.do(machine.enter_standby, ["i-1"], decrement=True)
+    life.do(machine.detach, ["i-1"], decrement=False)
+    last = next(each for each in life.group.activities if each.description == "Detaching EC2 instance: i-1")
+    assert "an instance was detached" in last.cause
+    assert (last.status, last.end) == ("Successful", life.now)
+    assert life.all(DisownInstance) == [DisownInstance("i-1")]
+
+
+def test_only_the_policy_that_is_named_is_deleted() -> None:
+    policies = (Policy("up", "ChangeInCapacity", 1), Policy("down", "ChangeInCapacity", -1))
+    group = described(policies=policies)
+    assert machine.delete_policy(group, "up") == replace(group, policies=policies[1:])
+    assert machine.delete_policy(group, group.policy_arn("down")).policies == policies[:1]
+    refused("ValidationError", "no such policy: sideways", lambda: machine.delete_policy(group, "sideways"))
+
+
+@pytest.mark.parametrize(
+    ("desired", "adjustment", "least", "becomes"),
+    [(10, 20, 0, 12), (10, -20, 0, 8), (10, 19, 0, 11), (10, 1, 0, 11), (10, -1, 0, 9), (10, 10, 3, 13), (0, 50, 0, 0)],
+)
+def test_a_share_is_rounded_towards_zero_but_never_to_nothing(
+    desired: int, adjustment: int, least: int, becomes: int
+) -> None:
+    policy = Policy("share", "PercentChangeInCapacity", adjustment, least_change=least)
+    life = Life(desired=desired, maximum=20, policies=(policy,))
+    life.do(machine.execute_policy, "share")
+    assert life.group.desired == becomes
+
+
 def test_force_ends_every_instance_without_hooks_and_launches_none() -> None:
     life = Life(boot=True, hooks=(TERMINATE_HOOK,))
     life.do(machine.set_health, "i-1", healthy=False)

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from shared.components import CannotSet, Components, chosen
+from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT
+from shared.components import CannotSet, Components, back_command, chosen, shortened
 from shared.messages import AlertCleared, AlertRaised, ReleaseSet
-from shared.records import Broken, Release, current_release_key, release_history_key
+from shared.records import Broken, Release, alert_key, current_release_key, release_history_key
 from tests.unit.fleetworld import FleetWorld, Killed, killed_at
 
 
@@ -60,6 +61,82 @@ async def test_going_back_and_back_again_swaps_the_last_two(world: FleetWorld) -
     assert (back.version, back.previous, moved, back.undo) == ("1", "3", True, True)
     again, _ = await world.components.undo("web", "monolith", by="ada")
     assert again.version == "3"
+
+
+async def test_going_back_says_from_what_unless_somebody_says_why_and_follows_the_policy_unless_told_otherwise(
+    world: FleetWorld,
+) -> None:
+    await put(world, "1")
+    await put(world, "3")
+    back, _ = await world.components.undo("web", "monolith", by="ada")
+    assert (back.reason, back.rollout, back.since) == ("back from 3", True, world.now)
+    again, _ = await world.components.undo("web", "monolith", by="ada", reason="it was not that", rollout=False)
+    assert (again.reason, again.rollout) == ("it was not that", False)
+
+
+async def test_going_back_is_no_going_back_once_another_release_was_set_meanwhile(world: FleetWorld) -> None:
+    await put(world, "1")
+    await put(world, "2")
+    newer = Release(component="monolith", version="3", since=world.now, by="bob", generation=3, write_id="w")
+    key = current_release_key("web", "monolith")
+
+    def overtake() -> None:
+        world.objects.bodies[key] = newer.model_dump_json(by_alias=True).encode()
+
+    world.objects.meanwhile("put", overtake)
+    left, moved = await world.components.undo("web", "monolith", by="ada")
+    assert (left.version, moved) == ("3", False)
+
+
+async def test_a_proof_says_what_went_well_and_since_when_and_clears_the_alert_that_stands(world: FleetWorld) -> None:
+    await put(world, "1")
+    await world.components.prove("web", {"monolith": "1"}, "launch 1")
+    first = (await world.components.standing("web", "monolith")).verdict
+    assert first
+    assert (first.good, first.good_since, first.proof) == ("1", world.now, "launch 1")
+    bad = await put(world, "2")
+    await condemn(world, "2", bad.generation)
+    await world.components.prove("web", {"monolith": "2"}, "while it is broken")
+    assert world.publisher.of(AlertCleared) == []
+    world.objects.bodies[alert_key("web", "release-other")] = world.objects.bodies[alert_key("web", "release-monolith")]
+    await put(world, "3")
+    world.objects.bodies[alert_key("web", "release-monolith")] = world.objects.bodies[alert_key("web", "release-other")]
+    world.clock.step(60)
+    await world.components.prove("web", {"monolith": "1"}, "an old launch")
+    assert [each.cause for each in world.publisher.of(AlertCleared)] == ["release-monolith"]
+    await world.components.prove("web", {"monolith": "3"}, "launch 3")
+    assert [each.cause for each in world.publisher.of(AlertCleared)] == ["release-monolith"] * 2
+    third = (await world.components.standing("web", "monolith")).verdict
+    assert third
+    assert (third.good, third.good_since, third.proof) == ("3", world.now, "launch 3")
+
+
+async def test_a_verdict_of_broken_names_what_goes_on_and_keeps_what_was_good(world: FleetWorld) -> None:
+    first = await put(world, "2")
+    more = {"reason": "it broke", "log_tail": "boom", "step": "compile"}
+    broken = Broken.model_validate(
+        {"version": "2", "setting": first.generation, "at": world.now, "by": "launch", **more}
+    )
+    await world.components.condemn("web", "monolith", broken, "1")
+    standing = await world.components.standing("web", "monolith")
+    assert (standing.good, standing.broken) == ("1", broken)
+    [alert] = world.publisher.of(AlertRaised)
+    why = "release 2 of monolith is broken for fleet web, which goes on with 1: it broke"
+    assert (alert.reason, alert.step, alert.log_tail) == (why, "compile", "boom")
+    assert alert.next == back_command("web", "monolith", "1", "2")
+    await world.components.prove("web", {"monolith": "3"}, "x")
+    second = await put(world, "3")
+    await condemn(world, "3", second.generation, good="2")
+    assert (await world.components.standing("web", "monolith")).good == "1"
+
+
+async def test_what_is_kept_of_a_long_failure_is_the_beginning_of_the_reason_and_the_end_of_the_log(
+    world: FleetWorld,
+) -> None:
+    reason, log = "r" * REASON_LIMIT + "end", "begin" + "l" * LOG_TAIL_LIMIT
+    long = Broken(version="2", setting=1, at=world.now, by="launch", reason=reason, log_tail=log)
+    short = shortened(long)
+    assert (short.reason, short.log_tail) == ("r" * REASON_LIMIT, "l" * LOG_TAIL_LIMIT)
 
 
 async def test_the_policy_says_whether_servers_in_service_follow_unless_somebody_does(world: FleetWorld) -> None:

@@ -303,6 +303,19 @@ def test_a_release_that_only_its_storing_tells_from_the_one_before_says_so() -> 
     assert list(differences(old, {"release": "lib 3 ccc"})) == ["release app -> lib 3"]
 
 
+def test_a_release_or_a_list_of_inputs_that_comes_or_goes_is_told_as_such() -> None:
+    some, release = {"script": "1"}, {"script": "1", "release": "app 1 a b"}
+    assert list(differences(some, release)) == ["release - -> app 1"]
+    assert list(differences(release, some)) == ["release app -> - none"]
+    inputs = {"script": "1", "files app": "abc 2 3"}
+    assert list(differences(some, inputs)) == ["its list of inputs of app is new"]
+    assert list(differences(inputs, some)) == ["its list of inputs of app is gone"]
+    assert list(differences(inputs, inputs | {"files app": "abd 2 3"})) == ["its input files of app changed"]
+    assert list(differences(inputs, inputs | {"files app": "abd 3 3"})) == [
+        "its input files of app changed (2 3 -> 3 3)"
+    ]
+
+
 def test_what_was_done_before_parts_were_recorded_changed_in_an_unknown_way() -> None:
     assert list(differences({}, {"script": "1"})) == [
         "something that it depends on has changed; what, was not recorded"
