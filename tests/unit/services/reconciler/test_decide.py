@@ -505,8 +505,8 @@ def test_a_first_look_has_everything_and_another_keeps_what_it_does_not_say() ->
     old = status((9, 5)).model_copy(update={"since": START - timedelta(hours=1)})
     again = decide.status_after(view(in_service(1, 2, 3)), old)
     assert again == old
-    worse = decide.status_after(view(in_service(1, 2, desired=3)), old)
-    assert worse == old.model_copy(update={"state": "degraded", "since": START, "healthy": 2, "wanted": 3})
+    worse = decide.status_after(view(in_service(1, 2, desired=5)), old)
+    assert worse == old.model_copy(update={"state": "degraded", "since": START, "healthy": 2, "wanted": 5})
 
 
 def test_what_a_sweep_asks_for_and_why() -> None:
