@@ -95,6 +95,10 @@ def _left_over(world: World) -> Iterator[str]:
     for bake in _bakes(world):
         if bake.get("ended") is None:
             yield f"the bake {bake['bake']} never ended: {bake['stage']}"
+
+
+def unexplained(world: World) -> Iterator[str]:
+    """14: dead letters that neither trouble nor a person's mistake explains."""
     for letter in world.messaging.dead_letters():
         if not _is_explained(world, letter.body, letter.attributes.get("reason", "")):
             yield f"a dead letter that nothing explains: {letter.body[:200]}: {letter.attributes.get('reason')}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.simulation.faults import DAY_S
 from tests.simulation.fleet import NAME, VERSIONS
-from tests.simulation.rest import at_rest, state_of
+from tests.simulation.rest import at_rest, state_of, unexplained
 from tests.simulation.world import Options, Violation, World, seeded
 
 LONGEST_REST_S = 8 * 3600.0
@@ -84,7 +84,7 @@ def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     world.messaging.queue("janitor").send('{"type":"tick"}')
     world.run(world.loop.time() + LOOK_EVERY_S)
     wrong = _until_rest(world)
-    for number, what in wrong:
+    for number, what in (*wrong, *((14, what) for what in unexplained(world))):
         world.violated(number, what)
     nightly = (NIGHTLY_S - world.loop.time()) % DAY_S
     if nightly <= LOOK_EVERY_S:  # a bake that is due is no sweep

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 
@@ -19,7 +19,7 @@ from tests.simulation import ports
 from tests.simulation.faults import Fault
 from tests.simulation.fleet import NAME
 from tests.simulation.process import Process
-from tests.simulation.rest import at_rest
+from tests.simulation.rest import unexplained
 from tests.simulation.run import calm
 from tests.simulation.world import Violation, World, seeded
 
@@ -124,9 +124,9 @@ def test_a_rollout_that_takes_servers_without_audit_and_past_the_floor_and_too_m
 )
 def test_14_a_dead_letter_that_nothing_explains(body: str, reason: str) -> None:
     with world_at(1500) as world:
-        assert not _left(world)
+        assert not list(unexplained(world))
         world.messaging.queues["autoprovisioner-registry-dead"].send(body, 0, {"reason": reason})
-        assert any("a dead letter that nothing explains" in each for each in _left(world))
+        assert any("a dead letter that nothing explains" in each for each in unexplained(world))
 
 
 def test_14_a_dead_letter_that_trouble_or_a_person_explains() -> None:
@@ -135,8 +135,4 @@ def test_14_a_dead_letter_that_trouble_or_a_person_explains() -> None:
         world.occurred["storm"] = 1
         dead.send('{"type":"tick"}', 0, {"reason": "failed 5 times; the last time: Throttled: Rate exceeded"})
         dead.send('{"type":"image.pin.requested"}', 0, {"reason": "there is no such image"})
-        assert not _left(world)
-
-
-def _left(world: World) -> Sequence[str]:
-    return [what for number, what in at_rest(world) if number == 14]
+        assert not list(unexplained(world))
