@@ -61,7 +61,10 @@ def calm(servers: int) -> Options:
 
 @lru_cache
 def calm_state(servers: int) -> Mapping[str, Any]:
-    """Return how a fleet of this size ends when nothing goes wrong: people leave every run of it alike."""
+    """Return how a fleet of this size ends when nothing goes wrong: people leave every run of it alike.
+
+    Empty when even then an invariant breaks: any other run breaks it too, and says so.
+    """
     return run(calm(servers))[0].state
 
 
@@ -94,7 +97,7 @@ def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     world.run(world.loop.time() + LOOK_EVERY_S)
     after = state_of(world)
     changed = [name for name in before if before[name] != after[name]]
-    differs = [name for name in before if expected is not None and before[name] != expected[name]]
+    differs = [name for name in before if expected and before[name] != expected[name]]
     if differs:
         name = differs[0]
         world.violated(15, f"{name} is {before[name]}, and without any trouble {expected and expected[name]}")
