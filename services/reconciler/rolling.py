@@ -73,7 +73,7 @@ def closed(scene: Scene, rollout: Rollout, status: FleetStatus | None) -> FleetS
     """Return the status in which no server that is back counts as taken out by a rollout; None: it is so. Pure."""
     if status is None:
         return None
-    back = scene.view.staying - {each.server for each in rollout.taken}
+    back = scene.view.staying - {each.server for each in rollout.taken if each.granted is not None}
     disruptions = tuple(
         each.model_copy(update={"over": scene.view.now})
         if each.by == ROLLOUT and each.over is None and each.server in back

@@ -13,6 +13,7 @@ from tests.simulation.fleet import COMPONENT, NAME
 from tests.simulation.machines import GROUP_TAG
 
 TROUBLE = {
+    "received too often": ("kill", "storm", "throttled", "denied", "error", "lost", "late"),
     "Throttled": ("throttled", "storm"),
     "Denied": ("denied",),
     "Unavailable": ("error", "lost", "late"),
@@ -26,8 +27,9 @@ TROUBLE = {
 }
 """What handlers say that failed to the last, and the kinds of trouble that may be behind it."""
 
-STANDING = ("janitor-stopped",)
-"""Alerts that stand until a person has looked, by design: more than half of all images are due at once."""
+STANDING = ("janitor-stopped", "bake-budget")
+"""Alerts that stand by design: until a person has looked why more than half of all images are due, and until a bake
+ends that the day's budget had room for."""
 
 TYPED_BY_PEOPLE = (".requested", '"type":"image.ready"')
 """What refused messages are: requests that cannot be granted, and one that somebody forged."""
@@ -106,7 +108,7 @@ def unexplained(world: World) -> Iterator[str]:
 
 def _is_explained(world: World, body: str, reason: str) -> bool:
     """Whether trouble that there was, or a person's mistake, made it a dead letter."""
-    if reason.startswith("failed "):
+    if reason.startswith(("failed ", "received too often")):
         behind = [trouble for error, trouble in TROUBLE.items() if error in reason]
         return any(kind.startswith(trouble) for trouble in behind for kind in world.occurred)
     return any(each in body for each in TYPED_BY_PEOPLE)

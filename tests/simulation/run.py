@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from shared.records import alert_key
 from tests.simulation.faults import DAY_S
 from tests.simulation.fleet import NAME, VERSIONS
 from tests.simulation.rest import at_rest, state_of, unexplained
@@ -71,7 +72,8 @@ def calm_state(servers: int) -> Mapping[str, Any]:
 def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     """Let everything come to rest: no faults, people put right what they did, one bake more; then nothing changes.
 
-    What it comes to must be what is expected, the state of a run in which nothing went wrong.
+    What it comes to must be what is expected, the state of a run in which nothing went wrong; where people had asked
+    for so many bakes that the day's budget refuses the last one, the pointer stays at an older release.
     """
     world.say("rest", "world", "nothing goes wrong any more")
     world.trouble.rest()
@@ -97,6 +99,8 @@ def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     world.run(world.loop.time() + LOOK_EVERY_S)
     after = state_of(world)
     changed = [name for name in before if before[name] != after[name]]
+    if world.bucket.get(alert_key(NAME, "bake-budget")) is not None:
+        expected = {**expected, "pointer's releases": before["pointer's releases"]} if expected else None
     differs = [name for name in before if expected and before[name] != expected[name]]
     if differs:
         name = differs[0]

@@ -273,3 +273,10 @@ def test_a_server_that_is_back_counts_no_more_against_the_budget() -> None:
     assert after.disruptions == (away(1, over=LATER), away(2), away(3, by="ann"), away(9), away(3, over=START))
     assert closed(scene(), under_way(taken(2)), after) is None
     assert closed(scene(), under_way(), None) is None
+
+
+def test_a_server_that_is_reserved_again_at_once_is_back_and_will_be_charged_again() -> None:
+    status = FleetStatus(state="converged", since=START, healthy=3, wanted=3, disruptions=(away(1),))
+    after = closed(scene(), under_way(reserved(1)), status)
+    assert after is not None
+    assert after.disruptions == (away(1, over=LATER),)
