@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -18,7 +19,9 @@ from aiobotocore.session import get_session as get_async_session
 from botocore.config import Config
 from botocore.session import get_session
 
+from deploy.messaging import service_environment
 from localcloud import processes
+from shared.names import ServiceName
 
 REPOSITORY = Path(__file__).parents[2]
 ACCOUNT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -125,6 +128,20 @@ def local_cloud_on(state: Path, *options: str) -> Iterator[RunningCloud]:
     finally:
         cloud.close()
         processes.end(lambda: processes.marked(state))
+
+
+@contextmanager
+def service_running(cloud: RunningCloud, service: ServiceName) -> Iterator[None]:
+    """Run a service until the block ends; its log is beside the cloud's."""
+    environment = {**cloud.environment, **asyncio.run(service_environment(service))}
+    command = (sys.executable, "-m", f"services.{service}")
+    with (cloud.state / f"{service}.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log)
+        try:
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
 
 
 def until(look: Callable[[], T], within_s: float = 30.0) -> T:

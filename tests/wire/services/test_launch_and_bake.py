@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from deploy.group import apply_group
-from deploy.messaging import apply_messaging, service_environment
+from deploy.messaging import apply_messaging
 from localcloud.images import STOCK_PARAMETER
 from shared.fleet import Fleet
 from shared.names import ServiceName
-from tests.wire.running import REPOSITORY, RunningCloud, until
+from tests.wire.running import RunningCloud, service_running, until
 
 SCRIPT = """#!/bin/sh
 set -e
@@ -108,20 +106,6 @@ class App:
         self.cloud.client("sns").publish(TopicArn=arn, Message=json.dumps(message))
 
 
-@contextmanager
-def running(cloud: RunningCloud, service: ServiceName) -> Iterator[None]:
-    """Run a service until the block ends; its log is beside the cloud's."""
-    environment = {**cloud.environment, **asyncio.run(service_environment(service))}
-    command = (sys.executable, "-m", f"services.{service}")
-    with (cloud.state / f"{service}.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log)
-        try:
-            yield
-        finally:
-            process.terminate()
-            assert process.wait(30) == 0
-
-
 @pytest.fixture(scope="module")
 def app(local_cloud: RunningCloud) -> Iterator[App]:
     names: tuple[ServiceName, ...] = ("provisioner", "baker", "registry")
@@ -130,7 +114,7 @@ def app(local_cloud: RunningCloud) -> Iterator[App]:
             patch.setenv(name, value)
         asyncio.run(apply_messaging(say=lambda _: None))
         for service in names:
-            stack.enter_context(running(local_cloud, service))
+            stack.enter_context(service_running(local_cloud, service))
         asyncio.run(apply_group(APP))
         yield App(local_cloud)
 

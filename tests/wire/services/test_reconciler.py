@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,7 +17,7 @@ from localcloud.images import STOCK_PARAMETER
 from shared.fleet import Fleet
 from shared.ids import QUARANTINE_TAG
 from shared.names import LAUNCH_HOOK, TERMINATE_HOOK, ServiceName
-from tests.wire.running import REPOSITORY, RunningCloud, until
+from tests.wire.running import RunningCloud, service_running, until
 
 WEB = Fleet.model_validate(
     {
@@ -112,20 +109,6 @@ class Web:
         until(lambda: self.status().get("state") == "converged", 30)
 
 
-@contextmanager
-def running(cloud: RunningCloud, service: ServiceName) -> Iterator[None]:
-    """Run a service until the block ends; its log is beside the cloud's."""
-    environment = {**cloud.environment, **asyncio.run(service_environment(service))}
-    command = (sys.executable, "-m", f"services.{service}")
-    with (cloud.state / f"{service}.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log)
-        try:
-            yield
-        finally:
-            process.terminate()
-            assert process.wait(30) == 0
-
-
 @pytest.fixture(scope="module")
 def web(local_cloud: RunningCloud) -> Iterator[Web]:
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +117,7 @@ def web(local_cloud: RunningCloud) -> Iterator[Web]:
         asyncio.run(apply_messaging(say=lambda _: None))
         asyncio.run(apply_group(WEB))
         fleet = Web(local_cloud)
-        with running(local_cloud, "reconciler"), running(local_cloud, "chaos"):
+        with service_running(local_cloud, "reconciler"), service_running(local_cloud, "chaos"):
             until(fleet.let_in, 30)
             fleet.settle()
             yield fleet

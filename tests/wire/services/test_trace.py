@@ -16,8 +16,8 @@ from deploy.group import apply_group
 from deploy.messaging import apply_messaging
 from shared.names import ServiceName
 from tests.wire.collector import Collected, CollectedSpan, collector
-from tests.wire.running import RunningCloud, until
-from tests.wire.services.test_launch_and_bake import APP, App, running
+from tests.wire.running import RunningCloud, service_running, until
+from tests.wire.services.test_launch_and_bake import APP, App
 
 PROVISIONER, REGISTRY = "process autoprovisioner-provisioner", "process autoprovisioner-registry"
 
@@ -61,7 +61,7 @@ def launched(local_cloud: RunningCloud) -> Iterator[Launched]:
         app = App(local_cloud)
         with ExitStack() as stack:
             for service in names:
-                stack.enter_context(running(local_cloud, service))
+                stack.enter_context(service_running(local_cloud, service))
             asyncio.run(apply_group(APP))
             until(lambda: app.at_work(1), 40)
             (server,) = app.serving()
@@ -102,7 +102,7 @@ def is_about_the_command(span: CollectedSpan) -> bool:
 
 def test_every_step_of_the_plan_is_a_span_with_the_servers_own_times(launched: Launched) -> None:
     [attempt] = launched.record["attempts"]
-    assert [step["step"] for step in attempt["steps"]] == ["serve", "alive"]
+    assert [step["step"] for step in attempt["steps"]] == ["serve", "flaky", "alive"]
     for step in attempt["steps"]:
         [span] = launched.named(f"step {step['step']}")
         assert launched.above(span) == ["attempt", "launch", PROVISIONER]
