@@ -13,7 +13,7 @@ from shared.names import ServiceName
 from shared.records import alert_key
 from tests.simulation.faults import Fault
 from tests.simulation.fleet import NAME
-from tests.simulation.messaging import SimulatedQueue
+from tests.simulation.messaging import Letter, SimulatedQueue
 from tests.simulation.process import Process
 from tests.simulation.rest import at_rest
 from tests.simulation.workflows import LONGEST_S, LOOK_S, PACE, WORKFLOWS, calm, fault_free, outcome, prepare
@@ -95,6 +95,14 @@ class StagedWorld(World):
         self.until(lambda: not at_rest(self) and condition())
         self.pass_time(minutes=5)
         assert not at_rest(self)
+
+    def take_dead_letters(self) -> list[Letter]:
+        """Return the dead letters that a test asked for, and put them away: at rest each other one is a fault."""
+        taken = self.messaging.dead_letters()
+        for queue in self.messaging.queues.values():
+            if queue.name.endswith("-dead"):
+                queue.letters.clear()
+        return taken
 
     def process(self, service: ServiceName) -> Process:
         """Return a service's oldest process."""

@@ -264,8 +264,9 @@ def test_messages_that_cannot_be_read_are_put_aside_with_the_reason_and_a_launch
         for number in range(20):
             world.messaging.queue("provisioner").send("{" * number)
         world.groups.set_desired(NAME, 3)
-        world.come_to_rest(lambda: len(world.serving()) == 3)
-        letters = world.messaging.dead_letters()
+        world.until(lambda: len(world.serving()) == 3)
+        letters = world.take_dead_letters()
+        world.come_to_rest()
         assert len(letters) == 20
         assert all(letter.attributes["reason"] for letter in letters)
 
@@ -461,7 +462,9 @@ def test_while_listings_break_off_half_way_nobody_is_taken_out_and_nothing_delet
         assert not world.told("retires")
         assert set(world.ec2.pictures) == images
         world.rules.clear()
-        world.come_to_rest(lambda: len(world.told("takes-out")) == 1)
+        world.until(lambda: len(world.told("takes-out")) == 1)
+        world.take_dead_letters()  # what was tried in vain all the while
+        world.come_to_rest()
 
 
 @pytest.mark.fault(31)
@@ -608,4 +611,8 @@ def test_the_fleet_serves_through_a_day_without_any_service_and_comes_right_afte
             assert set(left) <= set(world.serving())
         for service in SERVICES:
             world.start(service)
-        world.come_to_rest(lambda: len(world.serving()) == 4)
+        world.until(lambda: len(world.serving()) == 4)
+        world.pass_time(hours=1)
+        late = world.take_dead_letters()  # EC2 has forgotten the servers that this old news is about
+        assert all("EC2 does not show" in letter.attributes["reason"] for letter in late)
+        world.come_to_rest()
