@@ -19,7 +19,7 @@ from bench.queueserver import QueueServer, cpu_s, queue_server, running
 
 COMMAND = "python -m bench consumer"
 MESSAGES = 500
-TURNS = 24
+TURNS = 15
 WARM_UP = 1000
 IDLE_S = 60.0
 SETTLE_S = 0.3
