@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 VIEW_S = 75.0
 """What was seen may be acted on for sixty seconds; the rest is the way to AWS, and how late its answers are."""
 
-WINDOW_S = 3000.0
-"""The budget's hour, less twice what clocks are off by."""
+WINDOW_S = 2400.0
+"""The budget's hour, less twice what clocks are off by: a disruption is dated by one clock and counted by another."""
 
 CALLS_A_MINUTE = 4000
 """For one process and four servers, besides what the messages that it receives ask for; past this it spins."""
