@@ -73,7 +73,8 @@ def set_release(
 ) -> None:
     """Make a release the one that the fleet runs: next launches and bakes at once, servers in service by a rollout.
 
-    Setting the release that is set already changes nothing, unless it counts as broken: then it gets another chance.
+    Setting the release that is set already changes nothing, unless it counts as broken or its rollout has stopped: then
+    it gets another chance.
 
     Example: python -m ops release set --fleet web --component monolith --version 414 --reason "search is faster"
     """

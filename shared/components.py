@@ -18,7 +18,16 @@ from shared.documents import Documents
 from shared.fleet import Fleet
 from shared.fleets import Fleets
 from shared.messages import ReleaseSet
-from shared.records import Broken, Release, Verdict, current_release_key, release_history_key, verdict_key
+from shared.records import (
+    Broken,
+    Release,
+    Rollout,
+    Verdict,
+    current_release_key,
+    release_history_key,
+    rollout_key,
+    verdict_key,
+)
 
 NEVER = "no release before this one was set"
 
@@ -113,7 +122,14 @@ class Components:
         now = self._clock.now()
         new = Release(component=component, version=version, since=now, by=by, reason=reason, rollout=rollout)
         standing = await self.standing(fleet, component)
-        return await self._write(fleet, component, lambda old: setting(new, old, anew=standing.broken is not None))
+        anew = standing.broken is not None or (rollout and await self._stopped(fleet, standing))
+        return await self._write(fleet, component, lambda old: setting(new, old, anew=anew))
+
+    async def _stopped(self, fleet: str, standing: Standing) -> bool:
+        """Whether the rollout of the present setting has stopped."""
+        found = await self._documents.get(Rollout, rollout_key(fleet))
+        setting_now = standing.current.generation if standing.current else 0
+        return found is not None and found.state == "stopped" and found.settings.get(standing.component) == setting_now
 
     async def undo(
         self, fleet: str, component: str, *, by: str, reason: str = "", rollout: bool | None = None
@@ -239,8 +255,8 @@ class Components:
 def setting(new: Release, old: Release | None, *, anew: bool) -> Release | None:
     """Return what setting a release writes; None where it is so already. Pure.
 
-    ``anew``: the present one counts as broken, so setting it again is another try. The same release set with a
-    rollout, where it was set without, begins one.
+    ``anew``: the present one counts as broken, or its rollout has stopped, so setting it again is another try. The
+    same release set with a rollout, where it was set without, begins one.
     """
     same = old is not None and old.version == new.version
     if old is not None and same and not anew and (old.rollout or not new.rollout):

@@ -207,6 +207,29 @@ async def test_a_server_that_can_go_neither_forward_nor_back_is_replaced_through
     assert (await world.components.standing("web", "monolith")).broken is None
 
 
+async def test_a_release_whose_rollout_stopped_without_blame_is_rolled_out_when_it_is_set_again(agent: Path) -> None:
+    """Found by the simulation, seed 196: asking for the release again was taken for nothing new, for ever."""
+    world = await serving()
+    play = await begin(world, agent, breaks("monolith 1", "monolith 2"))
+    assert (await rollout(world)).state == "stopped"
+    play.answer = breaks()
+    _, changed = await world.components.set("web", "monolith", "2", by="ada")
+    assert changed
+    await play.run()
+    again = await rollout(world)
+    assert (again.number, again.state) == (2, "running")
+    assert [each.server for each in again.taken] == [SERVERS[1]], "it waits for the group to replace the first"
+    _, changed = await world.components.set("web", "monolith", "2", by="ada")
+    assert not changed, "it is under way: setting it again is nothing new"
+
+
+async def test_a_stopped_rollout_is_not_begun_again_for_launches_only(agent: Path) -> None:
+    world = await serving()
+    await begin(world, agent, breaks("monolith 1", "monolith 2"))
+    _, changed = await world.components.set("web", "monolith", "2", by="ada", rollout=False)
+    assert not changed
+
+
 async def test_launches_only_touches_nobody_in_service(agent: Path) -> None:
     world = await serving(automatic=False)
     await begin(world, agent, breaks())
