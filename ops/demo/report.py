@@ -138,7 +138,9 @@ def _seconds(value: float | None) -> str:
 
 
 def _megabytes(value: int | None) -> str:
-    return "-" if value is None else f"{value / 1e6:.1f} MB"
+    if value is None:
+        return "-"
+    return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
 
 
 def _added(added: Sequence[float]) -> str:
