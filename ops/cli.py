@@ -24,6 +24,7 @@ TERMINATED = 128 + signal.SIGTERM
 """The exit code that shells give to what ended by SIGTERM."""
 
 Output = Annotated[Literal["text", "json"], typer.Option("-o", "--output", help="For people, or for programs.")]
+FleetArgument = Annotated[str, typer.Argument(metavar="FLEET")]
 FleetOption = Annotated[str, typer.Option("--fleet", help="The fleet.")]
 Component = Annotated[str, typer.Option(help="The component, as the fleet's plan names it.")]
 VersionName = Annotated[str, typer.Option("--version", help="The release's version.")]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from statistics import median
 
 from shared.aws import Cloud
 from shared.clock import Clock
 from shared.cloud import NotFound, ObjectsPort
 from shared.documents import Documents
 from shared.fleets import Fleets
-from shared.pace import slow
+from shared.pace import Kind, slow
 from shared.phases import from_image, phases, waiting_s
 from shared.records import (
     Launch,
@@ -25,9 +25,6 @@ from shared.records import (
     report_key,
 )
 from shared.runs import read_report
-
-READERS = 16
-"""Records that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +77,9 @@ class Told:
 
 @dataclass(frozen=True)
 class StepPace:
-    """How a step fares: medians of its latest runs and of those before, in seconds; None: too few runs yet."""
+    """How a step fares: medians of its latest runs and of those before, in seconds; None: there are none before."""
 
-    kind: str
+    kind: Kind
     step: str
     runs: int
     latest_s: float
@@ -186,38 +183,27 @@ def _step(step: StepResult, zero: datetime, now: datetime) -> Line:
     return Line(step.step, "step", at_s, step.seconds, *worked, result=step.result)
 
 
-def _paces(kind: str, paces: Paces | None) -> list[StepPace]:
+def _paces(kind: Kind, paces: Paces | None) -> list[StepPace]:
     found = []
     for step, each in (paces.steps if paces else {}).items():
         become = slow(step, each)
-        runs = len(each.latest) + len(each.usual)
+        latest, usual = ([took.seconds for took in runs] for runs in (each.latest, each.usual))
         found.append(
             StepPace(
                 kind,
                 step,
-                runs,
-                _median(took.seconds for took in each.latest) or 0.0,
-                _median(took.seconds for took in each.usual),
-                become.sentence("launch" if kind == "launch" else "bake") if become else "",
+                len(latest) + len(usual),
+                median(latest),
+                median(usual) if usual else None,
+                become.sentence(kind) if become else "",
             )
         )
     return found
 
 
-def _median(seconds: Iterable[float]) -> float | None:
-    values = sorted(seconds)
-    return values[len(values) // 2] if values else None
-
-
 async def _read(objects: ObjectsPort, keys: Sequence[str]) -> list[Launch]:
-    documents, gate = Documents(objects), asyncio.Semaphore(READERS)
-
-    async def read(key: str) -> Launch | None:
-        async with gate:
-            launch = await documents.get(Launch, key)
-            return launch and await _as_of_now(objects, launch)
-
-    return [each for each in await asyncio.gather(*map(read, keys)) if each is not None]
+    found = await Documents(objects).get_all(Launch, keys)
+    return [await _as_of_now(objects, each) for each in found if each is not None]
 
 
 async def _as_of_now(objects: ObjectsPort, launch: Launch) -> Launch:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from ops.cli import Output, with_cloud
+from ops.cli import FleetArgument, Output, with_cloud
 
 if TYPE_CHECKING:
     from ops.launches import Line, StepPace, Told
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 launch = typer.Typer(help="See where the time of launches went.", no_args_is_help=True)
 
-FleetArgument = Annotated[str, typer.Argument(metavar="FLEET")]
 ServerArgument = Annotated[str, typer.Argument(metavar="SERVER")]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from ops.cli import Output, with_cloud
+from ops.cli import FleetArgument, Output, with_cloud
 
 if TYPE_CHECKING:
     from ops.rollouts import View
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 rollout = typer.Typer(help="See who is on what while a release comes to servers in service.", no_args_is_help=True)
 
 LOOK_S = 2.0
-FleetArgument = Annotated[str, typer.Argument(metavar="FLEET")]
 ServerArgument = Annotated[str | None, typer.Argument(metavar="[SERVER]", help="One of its servers.")]
 
 

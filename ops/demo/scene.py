@@ -35,7 +35,7 @@ from shared.records import (
     launch_key,
     membership_key,
     pointer_key,
-    run_prefix,
+    report_key,
 )
 
 T = TypeVar("T")
@@ -239,9 +239,7 @@ class Scene:
         """Take a busy server's steps from the report that it writes as it goes."""
         line = self.journal.servers[server]
         attempt = await self._attempt(server, line.role)
-        stored = (
-            await self.cloud.objects.get(run_prefix(self.fleet.fleet, attempt) + "report.json") if attempt else None
-        )
+        stored = await self.cloud.objects.get(report_key(self.fleet.fleet, attempt)) if attempt else None
         if stored:
             report = Report.model_validate_json(stored.body)
             line.steps = report.steps

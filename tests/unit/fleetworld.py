@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from shared.alerts import Alerts
+from shared.aws import Cloud
 from shared.cloud import CommandState, Group, GroupMember, Image, Instance, TemplateVersion
 from shared.components import Components
 from shared.documents import Documents
@@ -16,7 +17,7 @@ from shared.fleets import Fleets
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG
 from shared.manifests import Manifest
 from shared.plan import Plan
-from shared.records import Report, StepResult, config_key, manifest_key, run_prefix
+from shared.records import Report, StepResult, config_key, manifest_key, report_key, run_prefix
 from tests.fakes import Call, Fake, SentCommand, World
 
 STOCK = "ami-0000000000000000a"
@@ -91,10 +92,24 @@ class FleetWorld(World):
                 "reason": reason,
             }
         )
-        self.objects.bodies[run_prefix("web", sent.comment) + "report.json"] = report.model_dump_json().encode()
+        self.objects.bodies[report_key("web", sent.comment)] = report.model_dump_json().encode()
         ended = {"ok": CommandState.SUCCEEDED, "failed": CommandState.FAILED}.get(state)
         if ended is not None:
             self.commands.answer(sent.command, ended, code=0 if state == "ok" else 1)
+
+    @property
+    def cloud(self) -> Cloud:
+        """All ports, as an operator's commands have them."""
+        return Cloud(
+            groups=self.groups,
+            servers=self.servers,
+            commands=self.commands,
+            objects=self.objects,
+            publisher=self.publisher,
+            alarms=self.alarms,
+            health=self.health,
+            queue=None,
+        )
 
     @property
     def running(self) -> list[SentCommand]:

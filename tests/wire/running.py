@@ -131,11 +131,11 @@ def local_cloud_on(state: Path, *options: str) -> Iterator[RunningCloud]:
 
 
 @contextmanager
-def service_running(cloud: RunningCloud, service: ServiceName) -> Iterator[None]:
-    """Run a service until the block ends; its log is beside the cloud's."""
-    environment = {**cloud.environment, **asyncio.run(service_environment(service))}
+def service_running(service: ServiceName, logs: Path) -> Iterator[None]:
+    """Run a service, on what this process's environment points at, until the block ends."""
+    environment = {**os.environ, **asyncio.run(service_environment(service))}
     command = (sys.executable, "-m", f"services.{service}")
-    with (cloud.state / f"{service}.log").open("w") as log:
+    with (logs / f"{service}.log").open("w") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log)
         try:
             yield

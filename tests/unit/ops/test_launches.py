@@ -6,7 +6,6 @@ import pytest
 
 from ops.launches import Told, launches, pace, show, told
 from ops.launching import _paces, _page, _table
-from shared.aws import Cloud
 from shared.cloud import NotFound
 from shared.documents import Documents
 from shared.pace import with_run
@@ -113,19 +112,6 @@ def test_a_server_clock_that_is_behind_gives_no_negative_time() -> None:
     assert min(line.seconds for line in told(behind, LISTED, at(30)).lines) >= 0
 
 
-def cloud(world: FleetWorld) -> Cloud:
-    return Cloud(
-        groups=world.groups,
-        servers=world.servers,
-        commands=world.commands,
-        objects=world.objects,
-        publisher=world.publisher,
-        alarms=world.alarms,
-        health=world.health,
-        queue=None,
-    )
-
-
 async def world_with(*records: Launch) -> FleetWorld:
     world = FleetWorld()
     world.server()
@@ -138,8 +124,8 @@ async def world_with(*records: Launch) -> FleetWorld:
 async def test_the_list_has_the_servers_that_are_there_the_latest_first_or_all_on_record() -> None:
     gone = LAUNCH.model_copy(update={"server": "i-00000000000000009", "ordered": at(-100)})
     world = await world_with(gone, LAUNCH)
-    assert [each.server for each in await launches(cloud(world), world.clock, "web", all_of_them=False)] == [FIRST]
-    found = await launches(cloud(world), world.clock, "web", all_of_them=True)
+    assert [each.server for each in await launches(world.cloud, world.clock, "web", all_of_them=False)] == [FIRST]
+    found = await launches(world.cloud, world.clock, "web", all_of_them=True)
     assert [each.server for each in found] == [FIRST, gone.server]
     [_, first, _] = _table("web", found)
     assert first.split()[-3:] == ["compile", "10.0", "s"]
@@ -147,7 +133,7 @@ async def test_the_list_has_the_servers_that_are_there_the_latest_first_or_all_o
 
 async def test_one_launch_is_shown_on_a_page_with_trace_image_and_releases() -> None:
     world = await world_with(LAUNCH)
-    page = "\n".join(_page(await show(cloud(world), world.clock, "web", FIRST)))
+    page = "\n".join(_page(await show(world.cloud, world.clock, "web", FIRST)))
     assert f"catch-up from {STOCK}, monolith 3; trace 0123456789abcdef0123456789abcdef" in page
     assert "step packages: skipped" in page
 
@@ -155,7 +141,7 @@ async def test_one_launch_is_shown_on_a_page_with_trace_image_and_releases() -> 
 async def test_a_launch_that_is_not_on_record_says_where_to_look() -> None:
     world = await world_with()
     with pytest.raises(NotFound, match="python -m ops launch list web"):
-        await show(cloud(world), world.clock, "web", FIRST)
+        await show(world.cloud, world.clock, "web", FIRST)
 
 
 async def test_the_pace_names_the_step_that_became_slow() -> None:
@@ -165,7 +151,7 @@ async def test_the_pace_names_the_step_that_became_slow() -> None:
         paces = with_run(paces, f"run-{number}", NOON, [STEPS[2].model_copy(update={"seconds": seconds})])
     assert paces is not None
     await Documents(world.objects).create(paces_key("web", "bake"), paces)
-    [found] = await pace(cloud(world), "web")
+    [found] = await pace(world.cloud, "web")
     assert (found.kind, found.step, found.latest_s, found.usual_s) == ("bake", "compile", 60, 10)
     assert "much slower" in "\n".join(_paces("web", [found]))
 
@@ -177,7 +163,7 @@ async def test_a_launch_under_way_shows_the_step_that_the_agent_is_at_and_for_ho
     at_work = StepResult(step="compile", result="running", began=began)
     report = Report(state="running", attempt=attempt.attempt, began=began, updated=began, steps=(at_work,))
     world.objects.bodies[report_key("web", attempt.attempt)] = report.model_dump_json().encode()
-    found = await show(cloud(world), world.clock, "web", FIRST)
+    found = await show(world.cloud, world.clock, "web", FIRST)
     [step] = found.steps
     assert (step.what, step.result, step.seconds) == ("compile", "running", 7)
     assert found.seconds == (world.clock.now() - NOON).total_seconds()

@@ -6,9 +6,8 @@ import pytest
 
 from ops.rollouts import explain, explain_server, show
 from ops.showing import _table, _told
-from shared.aws import Cloud
 from shared.records import FleetStatus, Refusal, status_key
-from tests.unit.fleetworld import FleetWorld, breaks
+from tests.unit.fleetworld import breaks
 from tests.unit.services.test_rollout import SERVERS, Play, begin, serving
 
 
@@ -19,19 +18,6 @@ def agent(tmp_path: Path) -> Path:
     return path
 
 
-def cloud(world: FleetWorld) -> Cloud:
-    return Cloud(
-        groups=world.groups,
-        servers=world.servers,
-        commands=world.commands,
-        objects=world.objects,
-        publisher=world.publisher,
-        alarms=world.alarms,
-        health=world.health,
-        queue=None,
-    )
-
-
 async def test_while_a_server_is_on_its_way_the_others_wait(agent: Path) -> None:
     world = await serving()
     play = Play(world, agent, lambda _: None)
@@ -39,7 +25,7 @@ async def test_while_a_server_is_on_its_way_the_others_wait(agent: Path) -> None
     await world.components.set("web", "monolith", "2", by="ada")
     with pytest.raises(AssertionError, match="never ends"):
         await play.run(rounds=8)
-    view = await show(cloud(world), "web")
+    view = await show(world.cloud, "web")
     assert view.state == "running"
     assert [each.rollout for each in view.servers] == ["in progress", "waiting", "waiting"]
     assert {each.releases["monolith"] for each in view.servers} == {"1"}
@@ -48,7 +34,7 @@ async def test_while_a_server_is_on_its_way_the_others_wait(agent: Path) -> None
 async def test_after_it_everybody_is_current(agent: Path) -> None:
     world = await serving()
     await begin(world, agent, breaks())
-    view = await show(cloud(world), "web")
+    view = await show(world.cloud, "web")
     assert (view.state, view.releases) == ("done", {"monolith": "2"})
     assert [each.rollout for each in view.servers] == ["current"] * 3
     assert all("monolith 2" in line for line in _table(view)[2:])
@@ -57,10 +43,10 @@ async def test_after_it_everybody_is_current(agent: Path) -> None:
 async def test_a_stopped_rollout_shows_who_failed_and_why_and_explain_says_what_is_broken(agent: Path) -> None:
     world = await serving()
     await begin(world, agent, breaks("monolith 2"))
-    view = await show(cloud(world), "web")
+    view = await show(world.cloud, "web")
     assert [each.rollout for each in view.servers] == ["failed", "waiting", "waiting"]
     assert "compile failed" in view.servers[0].reason
-    found = await explain(cloud(world), world.components, world.clock, "web")
+    found = await explain(world.cloud, world.components, world.clock, "web")
     [component] = found["components"]
     assert (component["current"], component["good"], component["launches_use"]) == ("2", "1", "1")
     assert "compile failed" in component["broken"]
@@ -70,14 +56,14 @@ async def test_a_stopped_rollout_shows_who_failed_and_why_and_explain_says_what_
     assert found["budget"]["left"] == "19 of 20 within the hour; 2 healthy servers above the floor"
     told = "\n".join(_told(found))
     assert "launches_use: 1" in told
-    server = await explain_server(cloud(world), "web", SERVERS[0])
+    server = await explain_server(world.cloud, "web", SERVERS[0])
     assert server["update"].startswith("rollout 1: undone")
     assert [each["result"] for each in server["attempts"]] == ["failed", "failed", "ok"]
 
 
 async def test_a_fleet_at_rest_is_explained_too() -> None:
     world = await serving()
-    found = await explain(cloud(world), world.components, world.clock, "web")
+    found = await explain(world.cloud, world.components, world.clock, "web")
     assert (found["rollout"], found["alerts"], found["paused"]) == (None, [], "")
     assert found["image"]["why"].startswith("no image was promoted yet")
 
@@ -94,7 +80,7 @@ async def test_refused_requests_are_explained() -> None:
     )
     status = FleetStatus(state="converged", since=world.now, healthy=3, wanted=3, refusals=(refusal,))
     await world.documents.change(FleetStatus, status_key("web"), lambda _: status)
-    found = await explain(cloud(world), world.components, world.clock, "web")
+    found = await explain(world.cloud, world.components, world.clock, "web")
     assert found["refused"] == [
         f"server.kill.requested of {SERVERS[0]} by ann at {world.now:%Y-%m-%d %H:%M:%S}: the floor is 3"
     ]

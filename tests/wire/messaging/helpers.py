@@ -54,6 +54,25 @@ def kill(server: str, **fields: str) -> str:
     return json.dumps({"type": "server.kill.requested", "fleet": "web", "server": server, **fields})
 
 
+@contextmanager
+def heard_from(plane: Endpoint, topic: str) -> Iterator[str]:
+    """Make a queue that hears one of our topics; return its URL, and delete it when the block ends."""
+    sqs, sns, name = plane.client("sqs"), plane.client("sns"), unique(topic)
+    queue: str = sqs.create_queue(QueueName=name)["QueueUrl"]
+    subscription = sns.subscribe(
+        TopicArn=f"{TOPICS}{topic}",
+        Protocol="sqs",
+        Endpoint=f"arn:aws:sqs:us-east-1:000000000000:{name}",
+        Attributes={"RawMessageDelivery": "true"},
+        ReturnSubscriptionArn=True,
+    )["SubscriptionArn"]
+    try:
+        yield queue
+    finally:
+        sns.unsubscribe(SubscriptionArn=subscription)
+        sqs.delete_queue(QueueUrl=queue)
+
+
 def make_queue(plane: Endpoint, receives: int = 20) -> Settings:
     """Make a queue, and its dead-letter queue behind ``receives`` receives."""
     sqs, name = plane.client("sqs"), unique("queue")

@@ -10,7 +10,7 @@ import pytest
 
 from shared.events import AlarmChanged, Incoming, parse
 from shared.outcome import Done, Outcome
-from tests.wire.messaging.helpers import TOPICS, Settings, consuming, queue_url, send, take, unique, until
+from tests.wire.messaging.helpers import Settings, consuming, heard_from, queue_url, send, take, until
 from tests.wire.running import Endpoint
 
 pytestmark = pytest.mark.timeout(300)
@@ -25,18 +25,8 @@ JUDGES = ("EvaluationPeriods", "Threshold", "ComparisonOperator", "TreatMissingD
 @pytest.fixture
 def heard(message_plane: Endpoint) -> Iterator[str]:
     """A queue on the topic of alarms."""
-    sqs, name = message_plane.client("sqs"), unique("alarms")
-    queue = sqs.create_queue(QueueName=name)["QueueUrl"]
-    subscription = message_plane.client("sns").subscribe(
-        TopicArn=f"{TOPICS}alarms",
-        Protocol="sqs",
-        Endpoint=f"arn:aws:sqs:us-east-1:000000000000:{name}",
-        Attributes={"RawMessageDelivery": "true"},
-        ReturnSubscriptionArn=True,
-    )["SubscriptionArn"]
-    yield queue
-    message_plane.client("sns").unsubscribe(SubscriptionArn=subscription)
-    sqs.delete_queue(QueueUrl=queue)
+    with heard_from(message_plane, "alarms") as queue:
+        yield queue
 
 
 def publishes_metrics(plane: Endpoint) -> bool:

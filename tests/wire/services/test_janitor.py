@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from deploy.group import apply_group
-from deploy.messaging import service_environment
 from localcloud.images import STOCK_PARAMETER
 from shared.fleet import Fleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
 from shared.records import Pointer, history_key, pointer_key
 from tests.fakes import START
 from tests.wire.localcloud import helpers
-from tests.wire.messaging.helpers import BUCKET, TOPICS, queue_url, take
-from tests.wire.running import REPOSITORY, Endpoint, RunningCloud, until
+from tests.wire.messaging.helpers import BUCKET, heard_from, queue_url, take
+from tests.wire.running import Endpoint, RunningCloud, service_running, until
 
 MOMENT = 0.0001
 """Hours: a third of a second."""
@@ -89,40 +84,18 @@ def machines(message_plane: Endpoint, local_cloud: RunningCloud, monkeypatch: py
     return cloud
 
 
-@contextmanager
-def janitor() -> Iterator[None]:
-    environment = asyncio.run(service_environment("janitor"))
-    with subprocess.Popen(
-        (sys.executable, "-m", "services.janitor"), cwd=REPOSITORY, env={**os.environ, **environment}
-    ) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
-            assert process.wait(30) == 0
-
-
 @pytest.fixture
 def told(message_plane: Endpoint) -> Iterator[str]:
     """A queue on the topic of facts."""
-    sqs, name = message_plane.client("sqs"), helpers.unique("facts")
-    queue = sqs.create_queue(QueueName=name)["QueueUrl"]
-    subscription = message_plane.client("sns").subscribe(
-        TopicArn=f"{TOPICS}events",
-        Protocol="sqs",
-        Endpoint=f"arn:aws:sqs:us-east-1:000000000000:{name}",
-        Attributes={"RawMessageDelivery": "true"},
-        ReturnSubscriptionArn=True,
-    )["SubscriptionArn"]
-    yield queue
-    message_plane.client("sns").unsubscribe(SubscriptionArn=subscription)
+    with heard_from(message_plane, "events") as queue:
+        yield queue
 
 
 def test_an_image_that_nobody_needs_and_a_builder_that_nobody_waits_for_go_and_that_is_told(
     message_plane: Endpoint, machines: RunningCloud, told: str
 ) -> None:
     old = Old(message_plane, machines)
-    with janitor():
+    with service_running("janitor", machines.state):
         old.tick()  # sets the image aside, and reaps the builder
         until(lambda: helpers.describe(machines, old.builder)["State"]["Name"] in ("shutting-down", "terminated"))
         assert old.images() == {old.kept, old.due}

@@ -114,7 +114,7 @@ def app(local_cloud: RunningCloud) -> Iterator[App]:
             patch.setenv(name, value)
         asyncio.run(apply_messaging(say=lambda _: None))
         for service in names:
-            stack.enter_context(service_running(local_cloud, service))
+            stack.enter_context(service_running(service, local_cloud.state))
         asyncio.run(apply_group(APP))
         yield App(local_cloud)
 

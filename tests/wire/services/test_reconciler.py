@@ -117,7 +117,7 @@ def web(local_cloud: RunningCloud) -> Iterator[Web]:
         asyncio.run(apply_messaging(say=lambda _: None))
         asyncio.run(apply_group(WEB))
         fleet = Web(local_cloud)
-        with service_running(local_cloud, "reconciler"), service_running(local_cloud, "chaos"):
+        with service_running("reconciler", local_cloud.state), service_running("chaos", local_cloud.state):
             until(fleet.let_in, 30)
             fleet.settle()
             yield fleet

@@ -61,7 +61,7 @@ def launched(local_cloud: RunningCloud) -> Iterator[Launched]:
         app = App(local_cloud)
         with ExitStack() as stack:
             for service in names:
-                stack.enter_context(service_running(local_cloud, service))
+                stack.enter_context(service_running(service, local_cloud.state))
             asyncio.run(apply_group(APP))
             until(lambda: app.at_work(1), 40)
             (server,) = app.serving()
