@@ -27,9 +27,8 @@ TROUBLE = {
 }
 """What handlers say that failed to the last, and the kinds of trouble that may be behind it."""
 
-STANDING = ("janitor-stopped", "bake-budget")
-"""Alerts that stand by design: until a person has looked why more than half of all images are due, and until a bake
-ends that the day's budget had room for."""
+STANDING = ("janitor-stopped",)
+"""The alert that stands by design: until a person has looked why more than half of all images are due."""
 
 TYPED_BY_PEOPLE = (".requested", '"type":"image.ready"')
 """What refused messages are: requests that cannot be granted, and one that somebody forged."""

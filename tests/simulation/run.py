@@ -72,8 +72,7 @@ def calm_state(servers: int) -> Mapping[str, Any]:
 def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     """Let everything come to rest: no faults, people put right what they did, one bake more; then nothing changes.
 
-    What it comes to must be what is expected, the state of a run in which nothing went wrong; where people had asked
-    for so many bakes that the day's budget refuses the last one, the pointer stays at an older release.
+    What it comes to must be what is expected, the state of a run in which nothing went wrong.
     """
     world.say("rest", "world", "nothing goes wrong any more")
     world.trouble.rest()
@@ -84,8 +83,7 @@ def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     world.groups.resume(NAME)
     world.groups.set_desired(NAME, world.options.servers)
     _until_rest(world)
-    world.people.ask("image.bake.requested", by="gil", reason="the last")
-    world.run(world.loop.time() + BAKE_S)
+    _bake_once_more(world)
     world.messaging.queue("janitor").send('{"type":"tick"}')
     world.run(world.loop.time() + LOOK_EVERY_S)
     wrong = _until_rest(world)
@@ -99,8 +97,6 @@ def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     world.run(world.loop.time() + LOOK_EVERY_S)
     after = state_of(world)
     changed = [name for name in before if before[name] != after[name]]
-    if world.bucket.get(alert_key(NAME, "bake-budget")) is not None:
-        expected = {**expected, "pointer's releases": before["pointer's releases"]} if expected else None
     differs = [name for name in before if expected and before[name] != expected[name]]
     if differs:
         name = differs[0]
@@ -108,6 +104,16 @@ def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     if changed:
         world.violated(15, f"another sweep changed {changed[0]}: {before[changed[0]]} to {after[changed[0]]}")
     world.run(world.loop.time())
+
+
+def _bake_once_more(world: World) -> None:
+    """Ask for one bake more; where people had asked for so many that the day's budget refuses it, again a day later."""
+    for wait_s in (0.0, DAY_S):
+        world.run(world.loop.time() + wait_s)
+        world.people.ask("image.bake.requested", by="gil", reason="the last")
+        world.run(world.loop.time() + BAKE_S)
+        if world.bucket.get(alert_key(NAME, "bake-budget")) is None:
+            return
 
 
 def _until_rest(world: World) -> list[tuple[int, str]]:
