@@ -37,12 +37,13 @@ def main(names: Sequence[str]) -> int:
         console.print(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}", style="red")
         return 2
     kept = {each["name"]: each for each in (orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else [])}
+    found: dict[str, dict[str, object]] = {}
     for name in names or BENCHMARKS:
         console.print(f"running {name}", style="bold")
         for measurement in BENCHMARKS[name]():
-            kept[measurement.name] = measurement.as_dict()
-        RESULTS.write_bytes(orjson.dumps(list(kept.values()), option=orjson.OPT_INDENT_2) + b"\n")
-    console.print(_table(list(kept.values())))
+            found[measurement.name] = measurement.as_dict()
+        RESULTS.write_bytes(orjson.dumps(list((kept | found).values()), option=orjson.OPT_INDENT_2) + b"\n")
+    console.print(_table(list(found.values())))
     return 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -26,11 +26,10 @@ SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
 
 def configure_logs(log_format: Literal["json", "console"], service: str, clock: Clock) -> None:
     """Send the logs of this process to stdout; those of libraries (warnings and worse) in the same form."""
-    shared: list[Processor] = [add_handled, structlog.stdlib.add_log_level]
-    shared += [_Stamp(service, clock), _add_trace]
+    shared: list[Processor] = [add_handled, structlog.stdlib.add_log_level, _Stamp(service, clock)]
     last: list[Processor]
     if log_format == "json":
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+        last = [structlog.processors.format_exc_info, _json]
     else:
         last = [
             structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback)
@@ -73,17 +72,8 @@ def exporting(service: str, environment: Mapping[str, str], clock: Clock) -> Ite
         flush()
 
 
-def _add_trace(logger: Any, method: str, event: EventDict) -> EventDict:
-    """Add which trace and span a line belongs to."""
-    here = trace.get_current_span().get_span_context()
-    if here.is_valid:
-        event["trace_id"] = trace.format_trace_id(here.trace_id)
-        event["span_id"] = trace.format_span_id(here.span_id)
-    return event
-
-
 class _Stamp:
-    """Adds when and who."""
+    """Adds when, who, and which trace and span a line belongs to."""
 
     def __init__(self, service: str, clock: Clock) -> None:
         self._service = service
@@ -92,11 +82,15 @@ class _Stamp:
     def __call__(self, logger: Any, method: str, event: EventDict) -> EventDict:
         event["time"] = self._clock.now().isoformat(timespec="milliseconds")
         event["service"] = self._service
+        here = trace.get_current_span().get_span_context()
+        if here.is_valid:
+            event["trace_id"] = trace.format_trace_id(here.trace_id)
+            event["span_id"] = trace.format_span_id(here.span_id)
         return event
 
 
-def _json(event: MutableMapping[str, Any], **options: Any) -> str:
+def _json(logger: Any, method: str, event: EventDict) -> str:
     try:
-        return orjson.dumps(event, default=options.get("default")).decode()
+        return orjson.dumps(event, default=repr).decode()
     except TypeError:  # half a surrogate pair, or a huge number: slower, but never a line that is lost
         return json.dumps(event, default=repr)

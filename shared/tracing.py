@@ -7,7 +7,7 @@ an exporter is configured (``shared.exporting``), and only where a message is ha
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -45,8 +45,8 @@ class _Namer(trace.NoOpTracer):
 
     def start_span(self, name: str, context: context.Context | None = None, *rest: Any, **options: Any) -> Span:
         above = trace.get_current_span(context).get_span_context()
-        trace_id = above.trace_id if above.is_valid else secrets.randbits(128)
-        return trace.NonRecordingSpan(SpanContext(trace_id, secrets.randbits(64), False, _SAMPLED))
+        trace_id = above.trace_id if above.is_valid else random.getrandbits(128)
+        return trace.NonRecordingSpan(SpanContext(trace_id, random.getrandbits(64), False, _SAMPLED))
 
 
 _tracer: Tracer = _Namer()

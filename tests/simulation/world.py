@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import secrets
 import sys
 import uuid
 from collections import Counter
@@ -380,7 +379,7 @@ def seeded(world: World) -> Iterator[None]:
     try:
         with (
             mock.patch.object(uuid, "uuid4", new_id),
-            mock.patch.object(secrets, "randbits", chance.getrandbits),
+            mock.patch.object(random, "getrandbits", chance.getrandbits),
             mock.patch.object(BaseModel, "model_validate_json", classmethod(_remembering())),
         ):
             yield
