@@ -18,8 +18,8 @@ from bench.measurement import Measurement
 from bench.queueserver import QueueServer, cpu_s, queue_server, running
 
 COMMAND = "python -m bench consumer"
-MESSAGES = 2000
-TURNS = 9
+MESSAGES = 500
+TURNS = 30
 WARM_UP = 1000
 IDLE_S = 60.0
 SETTLE_S = 0.3

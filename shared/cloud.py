@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Protocol
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol
 
 from shared.messages import Message
 
@@ -335,8 +336,7 @@ class HealthPort(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class QueueMessage:
+class QueueMessage(NamedTuple):
     """One message as a queue handed it out. ``receipt`` is good for this receive only.
 
     ``attributes`` are the string attributes that the sender set (``traceparent`` and ours), not SQS's own.
@@ -347,7 +347,7 @@ class QueueMessage:
     receipt: str
     receive_count: int = 1
     """How often it was handed out, this time included: ApproximateReceiveCount."""
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = MappingProxyType({})
 
 
 class QueuePort(Protocol):

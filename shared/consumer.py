@@ -234,7 +234,8 @@ class Consumer:
             while lane.waiting:
                 held = lane.waiting.popleft()
                 alike = [each for each in lane.waiting if _is_same_tick(held, each)]
-                lane.waiting = deque(each for each in lane.waiting if each not in alike)
+                for each in alike:
+                    lane.waiting.remove(each)
                 await self._work(held, alike)
         finally:
             del self._lanes[key]
