@@ -1273,35 +1273,34 @@ class Trees:
         sync_directory(os.path.dirname(self.link))
 
     def twin(self, tree: Tree) -> Tree:
-        """Make a second tree of one, of hard links; what is not as it was put there is left out.
+        """Make a second tree of one, of hard links. Only the folders and links of its record have to be loaded.
 
-        Only the folders and links of its record have to be loaded.
+        Where names have come or gone, files that are not as they were put there are left out. Where none have, files
+        are not looked at: one that was written to in place is in both trees, until all files are looked at.
         """
         new = self.next()
         part = new.path + b".part"
-        others = tree.others
+        others, same_names = tree.others, tree.same_names()
         folders = top_down(path for path, other in others.items() if not other.target)
         for path in folders:
             os.mkdir(below(part, path), 0o700)
-        all_there = True
+        whole = True
+        left_out: set[bytes] = set()
         with directory(tree.path) as source, directory(part) as target:
             for shard in tree.shards():
-                all_there &= tree.load(shard=shard)
-                some = Tree(self.home, new.name)
-                for path in tree.intact():
-                    os.link(path, path, src_dir_fd=source, dst_dir_fd=target)
-                    some.files[path] = tree.files[path]
-                some.parts = tree.parts
-                all_there &= len(some.files) == len(tree.files)
-                new.append((), some)
+                whole &= tree.load("files", shard=shard)
+                paths = tree.files.keys() if same_names else dict.fromkeys(tree.intact()).keys()
+                left_out |= tree.files.keys() - paths
+                for path in paths:
+                    os.link(path, path, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
             for path, other in others.items():
                 if other.target:
                     os.symlink(other.target, path, dir_fd=target)
-                    new.others[path] = other
         for path in reversed(folders):
             new.others[path] = made_folder(below(part, path), others[path].mode)
-        new.manifest_sha256 = tree.manifest_sha256 if all_there else ""
-        new.append((), new)
+        new.manifest_sha256 = tree.manifest_sha256 if whole and not left_out else ""
+        shutil.copyfile(tree.record_path, new.record_path)
+        new.append(left_out, new)
         os.rename(part, new.path)
         return new
 
