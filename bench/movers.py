@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -133,7 +134,33 @@ def rclone(folder: Path, versions: Sequence[Path]) -> dict[str, Ran]:
     return found
 
 
+def aws(folder: Path, versions: Sequence[Path]) -> dict[str, Ran]:
+    """Sync from a stub of S3, a request a file and more for a large one; links and empty folders are left out.
+
+    The stub's own time is not counted, but waited for.
+    """
+    say("aws s3 sync")
+    work, port = folder / "aws", _free_port()
+    work.mkdir()
+    told = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_CONFIG_FILE": os.devnull,
+    }
+    found: dict[str, Ran] = {}
+    with _standing([sys.executable, "-m", "bench.s3_stub", str(versions[0].parent), str(port)], port):
+        for version, what in ((versions[0], "aws s3 sync, full"), (versions[-1], "aws s3 sync, catch-up")):
+            command = [AWS, "s3", "sync", "--delete", "--only-show-errors", f"s3://{version.name}", f"{work}/out"]
+            found[what] = run(command, **told)[0]
+    shutil.rmtree(work)
+    return found
+
+
+AWS = str(Path(sys.executable).with_name("aws"))
 MOVERS: dict[str, Callable[[Path, Sequence[Path]], dict[str, Ran]]] = {
+    AWS: aws,
     "git": git,
     "casync": casync,
     "rclone": rclone,
