@@ -1292,7 +1292,7 @@ class Trees:
                 paths = tree.files.keys() if same_names else dict.fromkeys(tree.intact()).keys()
                 left_out |= tree.files.keys() - paths
                 for path in paths:
-                    os.link(path, path, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+                    os.link(path, path, src_dir_fd=source, dst_dir_fd=target)
             for path, other in others.items():
                 if other.target:
                     os.symlink(other.target, path, dir_fd=target)

@@ -397,6 +397,18 @@ async def test_what_was_put_into_a_tree_does_not_come_back_with_the_release_afte
     assert described(bench.tree) == before
 
 
+async def test_what_was_replaced_by_hand_is_not_taken_over_where_there_was_no_spare_tree(
+    bench: Bench, source: Path
+) -> None:
+    step = await two_versions(bench, source)
+    agent.remove_tree(os.fsencode(spare(bench)))
+    touched = bench.tree / "app/main.py"
+    touched.unlink()
+    touched.write_text("print('me!')\n")
+    assert bench.run(step).end("code")["requests"] > 1
+    assert described(bench.tree) == described(source)
+
+
 async def test_a_folder_of_the_spare_tree_that_became_a_link_is_not_written_through(bench: Bench, source: Path) -> None:
     step = await two_versions(bench, source)
     elsewhere = bench.folder / "elsewhere"
