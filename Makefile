@@ -23,7 +23,7 @@ down: .venv/ready
 test: .venv/ready
 	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "not story" tests
 	@$(PYTHON) -m pytest -m story tests
-	@$(PYTHON) -m tests.simulation 1 --seeds 200
+	@$(MAKE) --no-print-directory simulate
 
 ## make simulate   two hundred days of the whole system, each with faults of its own (docs/simulation.md)
 simulate: .venv/ready

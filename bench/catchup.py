@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import http.server
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from bench import movers
 from bench.codetree import write_versions
 from bench.measurement import Measurement, ratio
 from bench.running import TIMEOUT_S, Ran, median, run, say
+from bench.serving import send_file
 from shared import releases
 from shared.cloud import Conflict, StoredObject
 from shared.plan import Plan, PlannedStep
@@ -202,15 +202,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        with (self.server.root / self.path.lstrip("/")).open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-            first, last = (int(span[1]), min(int(span[2]), size - 1)) if span else (0, size - 1)
-            self.server.count(last + 1 - first)
-            self.send_response(206 if span else 200)
-            self.send_header("Content-Length", str(last + 1 - first))
-            self.end_headers()
-            self.connection.sendfile(stream, first, last + 1 - first)
+        send_file(self, self.server.root / self.path.lstrip("/"), self.server.count)
 
     def do_PUT(self) -> None:
         """Take a report, which is not code and is not counted."""

@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from bench.ports import free_port
 from bench.running import Ran, run, say
+
+AWS = str(Path(sys.executable).with_name("aws"))
 
 
 def copying(folder: Path, versions: Sequence[Path]) -> dict[str, Ran]:
@@ -54,7 +57,7 @@ def rsync_to(source: str, out: Path) -> Ran:
 @contextmanager
 def rsync_daemon(folder: Path, served: Path) -> Iterator[str]:
     """Serve a folder from a daemon of our own; yield its URL."""
-    port = _free_port()
+    port = free_port()
     config = folder / "rsyncd.conf"
     told = ("use chroot = no", f"log file = {folder}/rsyncd.log", "[tree]", f"path = {served}", f"uid = {os.getuid()}")
     config.write_text("\n".join(told) + "\n")
@@ -120,16 +123,17 @@ def casync(folder: Path, versions: Sequence[Path]) -> dict[str, Ran]:
 def rclone(folder: Path, versions: Sequence[Path]) -> dict[str, Ran]:
     """Sync from a WebDAV server of its own, a request a file; links are left out."""
     say("rclone")
-    work, port = folder / "rclone", _free_port()
+    work, port = folder / "rclone", free_port()
     work.mkdir()
     served = versions[0].parent
     told = {"RCLONE_CONFIG": str(work / "none.conf"), "RCLONE_WEBDAV_URL": f"http://127.0.0.1:{port}"}
     serve = ["rclone", "serve", "webdav", "--addr", f"127.0.0.1:{port}", "--read-only", str(served), "-q"]
-    found: dict[str, Ran] = {}
+    command = ["rclone", "sync", "-q", "--transfers", "16"]
     with _standing(serve, port, RCLONE_CONFIG=told["RCLONE_CONFIG"]):
-        for version, what in ((versions[0], "rclone sync, full"), (versions[-1], "rclone sync, catch-up")):
-            command = ["rclone", "sync", "-q", "--transfers", "16", f":webdav:{version.name}", f"{work}/out"]
-            found[what] = run(command, **told)[0]
+        found = {
+            f"rclone sync, {what}": run([*command, f":webdav:{version.name}", f"{work}/out"], **told)[0]
+            for what, version in (("full", versions[0]), ("catch-up", versions[-1]))
+        }
     shutil.rmtree(work)
     return found
 
@@ -140,7 +144,7 @@ def aws(folder: Path, versions: Sequence[Path]) -> dict[str, Ran]:
     The stub's own time is not counted, but waited for.
     """
     say("aws s3 sync")
-    work, port = folder / "aws", _free_port()
+    work, port = folder / "aws", free_port()
     work.mkdir()
     told = {
         "AWS_ACCESS_KEY_ID": "test",
@@ -149,16 +153,16 @@ def aws(folder: Path, versions: Sequence[Path]) -> dict[str, Ran]:
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_CONFIG_FILE": os.devnull,
     }
-    found: dict[str, Ran] = {}
+    command = [AWS, "s3", "sync", "--delete", "--only-show-errors"]
     with _standing([sys.executable, "-m", "bench.s3_stub", str(versions[0].parent), str(port)], port):
-        for version, what in ((versions[0], "aws s3 sync, full"), (versions[-1], "aws s3 sync, catch-up")):
-            command = [AWS, "s3", "sync", "--delete", "--only-show-errors", f"s3://{version.name}", f"{work}/out"]
-            found[what] = run(command, **told)[0]
+        found = {
+            f"aws s3 sync, {what}": run([*command, f"s3://{version.name}", f"{work}/out"], **told)[0]
+            for what, version in (("full", versions[0]), ("catch-up", versions[-1]))
+        }
     shutil.rmtree(work)
     return found
 
 
-AWS = str(Path(sys.executable).with_name("aws"))
 MOVERS: dict[str, Callable[[Path, Sequence[Path]], dict[str, Ran]]] = {
     AWS: aws,
     "git": git,
@@ -176,12 +180,6 @@ def size_of(path: Path) -> float:
 def stored_mb(folder: Path) -> float:
     """Return the size of all files in a folder in MB."""
     return sum(size_of(path) for path in folder.rglob("*") if path.is_file())
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 @contextmanager

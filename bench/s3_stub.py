@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.server
 import os
-import re
 import sys
 import urllib.parse
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.sax.saxutils import escape
+
+from bench.serving import send_file
 
 PAGE = 1000
 
@@ -50,7 +51,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         asked = urllib.parse.urlsplit(self.path)
         path = urllib.parse.unquote(asked.path).strip("/")
         if "/" in path:
-            self._send_file(self.server.root / path)
+            send_file(self, self.server.root / path, lambda count: None)
         else:
             self._send_page(path, urllib.parse.parse_qs(asked.query))
 
@@ -71,22 +72,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
-
-    def _send_file(self, path: Path) -> None:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            span = re.fullmatch(r"bytes=(\d+)-(\d+)?", self.headers.get("Range", ""))
-            first = int(span[1]) if span else 0
-            end = min(int(span[2]) + 1, size) if span and span[2] else size
-            self.send_response(206 if span else 200)
-            if span:
-                self.send_header("Content-Range", f"bytes {first}-{end - 1}/{size}")
-            self.send_header("Content-Length", str(end - first))
-            self.send_header("ETag", '"0"')
-            self.send_header("Last-Modified", self.date_time_string(int(os.fstat(stream.fileno()).st_mtime)))
-            self.end_headers()
-            if end > first:
-                self.connection.sendfile(stream, first, end - first)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
