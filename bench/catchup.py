@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agent import agent
@@ -149,7 +150,9 @@ class _Folder:
 
     async def get(self, key: str) -> StoredObject | None:
         path = self._root / key
-        return StoredObject(path.read_bytes(), "") if path.exists() else None
+        if not path.exists():
+            return None
+        return StoredObject(path.read_bytes(), "", datetime.fromtimestamp(path.stat().st_mtime, UTC))
 
     async def put(self, key: str, body: bytes, *, match: str | None = None, absent: bool = False) -> str:
         path = self._root / key

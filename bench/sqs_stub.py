@@ -117,7 +117,7 @@ class Stub:
             "ReceiptHandle": number,
             "Body": body,
             "MD5OfBody": _md5(body),
-            "Attributes": {"ApproximateReceiveCount": "1"},
+            "Attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1772625600000"},
         }
 
     async def _send(self, fields: Fields) -> Fields:

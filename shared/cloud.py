@@ -161,10 +161,11 @@ class CommandStatus:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An S3 object's bytes and its entity tag."""
+    """An S3 object's bytes, its entity tag, and when it was written, to the second."""
 
     body: bytes
     etag: str
+    modified: datetime
 
 
 LifecycleResult = Literal["CONTINUE", "ABANDON"]
@@ -348,6 +349,8 @@ class QueueMessage(NamedTuple):
     receive_count: int = 1
     """How often it was handed out, this time included: ApproximateReceiveCount."""
     attributes: Mapping[str, str] = MappingProxyType({})
+    sent: float = 0.0
+    """When the queue took it in, in seconds since 1970: SentTimestamp. The same at every receive."""
 
 
 class QueuePort(Protocol):

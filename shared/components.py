@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from shared import releases
 from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
@@ -101,11 +102,20 @@ class Components:
         return sorted((each for each in found if each), key=lambda each: each.generation, reverse=True)
 
     async def set(
-        self, fleet: str, component: str, version: str, *, by: str, reason: str = "", rollout: bool | None = None
+        self,
+        fleet: str,
+        component: str,
+        version: str,
+        *,
+        by: str,
+        reason: str = "",
+        rollout: bool | None = None,
+        asked: datetime | None = None,
     ) -> tuple[Release, bool]:
         """Make a release the one that the fleet runs; return the pointer, and whether this changed it.
 
-        ``rollout`` is whether servers in service follow; None: as the fleet's policy says.
+        ``rollout`` is whether servers in service follow; None: as the fleet's policy says. ``asked`` is when it was
+        asked for, where that was before now: what was asked for later stays.
 
         Raises:
             UnknownFleet: nobody described the fleet.
@@ -113,14 +123,29 @@ class Components:
         """
         described = await self.check(fleet, component, version)
         follow = described.policies.rollout.automatic if rollout is None else rollout
-        return await self.point(fleet, component, version, by=by, reason=reason, rollout=follow)
+        return await self.point(fleet, component, version, by=by, reason=reason, rollout=follow, asked=asked)
 
     async def point(
-        self, fleet: str, component: str, version: str, *, by: str, reason: str = "", rollout: bool = False
+        self,
+        fleet: str,
+        component: str,
+        version: str,
+        *,
+        by: str,
+        reason: str = "",
+        rollout: bool = False,
+        asked: datetime | None = None,
     ) -> tuple[Release, bool]:
         """Write the pointer; the caller makes sure that fleet, component and release exist, or soon will."""
-        now = self._clock.now()
-        new = Release(component=component, version=version, since=now, by=by, reason=reason, rollout=rollout)
+        new = Release(
+            component=component,
+            version=version,
+            since=self._clock.now(),
+            by=by,
+            reason=reason,
+            rollout=rollout,
+            asked=asked,
+        )
         standing = await self.standing(fleet, component)
         anew = standing.broken is not None or (rollout and await self._stopped(fleet, standing))
         return await self._write(fleet, component, lambda old: setting(new, old, anew=anew))
@@ -132,7 +157,14 @@ class Components:
         return found is not None and found.state == "stopped" and found.settings.get(standing.component) == setting_now
 
     async def undo(
-        self, fleet: str, component: str, *, by: str, reason: str = "", rollout: bool | None = None
+        self,
+        fleet: str,
+        component: str,
+        *,
+        by: str,
+        reason: str = "",
+        rollout: bool | None = None,
+        asked: datetime | None = None,
     ) -> tuple[Release, bool]:
         """Go back to the release that was set before the present one; return the pointer, and whether it moved.
 
@@ -153,6 +185,7 @@ class Components:
             reason=reason or f"back from {present.version}",
             rollout=described.policies.rollout.automatic if rollout is None else rollout,
             undo=True,
+            asked=asked,
         )
         seen = present.generation
         return await self._write(fleet, component, lambda old: new if old and old.generation == seen else None)
@@ -256,8 +289,11 @@ def setting(new: Release, old: Release | None, *, anew: bool) -> Release | None:
     """Return what setting a release writes; None where it is so already. Pure.
 
     ``anew``: the present one counts as broken, or its rollout has stopped, so setting it again is another try. The
-    same release set with a rollout, where it was set without, begins one.
+    same release set with a rollout, where it was set without, begins one. What was asked for later stays: requests come
+    in any order.
     """
+    if old is not None and new.asked is not None and old.newest > new.asked:
+        return None
     same = old is not None and old.version == new.version
     if old is not None and same and not anew and (old.rollout or not new.rollout):
         return None
@@ -285,11 +321,16 @@ def shortened(broken: Broken) -> Broken:
 
 
 def _after(old: Release | None, new: Release | None) -> Release | None:
-    """Return the new pointer with the release before it: another one than its own, if there ever was. Pure."""
-    if new is None or old is None:
-        return new
+    """Return the new pointer with the release before it: another one than its own, if there ever was. Pure.
+
+    What was not asked for at another time is asked for now, which no clock may put before what it replaces.
+    """
+    if new is None:
+        return None
+    if old is None:
+        return new.model_copy(update={"asked": new.newest})
     previous = old.previous if old.version == new.version else old.version
-    return new.model_copy(update={"previous": previous})
+    return new.model_copy(update={"previous": previous, "asked": new.asked or max(new.since, old.newest)})
 
 
 def _proven(standing: Standing, new: Verdict) -> Callable[[Verdict | None], Verdict | None]:

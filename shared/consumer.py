@@ -9,18 +9,20 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import structlog
 
 from shared.clock import Clock
 from shared.cloud import CloudError, QueueMessage, QueuePort
 from shared.events import Ignorable, Incoming, Several, Unparseable, parse
-from shared.messages import Tick
+from shared.messages import Requested, Tick
 from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
 from shared.tracing import ATTRIBUTES_LIMIT, Handling, failed
 
 log = structlog.get_logger()
+
+R = TypeVar("R", bound=Requested)
 
 BATCH = 10
 """The most that one SQS request receives or deletes."""
@@ -190,6 +192,8 @@ class Consumer:
             incoming: Incoming | Unparseable = parse(message.body)
         except Unparseable as error:
             incoming = error
+        if isinstance(incoming, Requested):
+            message, incoming = _completed(message, incoming)
         held = self._held[message.receipt] = _Held(message, incoming)
         self._holding.set()
         key = message.id if isinstance(incoming, Unparseable) else self._key(incoming)
@@ -368,6 +372,12 @@ class Consumer:
 
     def _driving(self) -> set[asyncio.Task[None]]:
         return {lane.task for lane in self._lanes.values() if lane.task is not None}
+
+
+def _completed(message: QueueMessage, request: R) -> tuple[QueueMessage, R]:
+    """Fill in what a person left out; the body too, since it may go on from here as another message. Pure."""
+    whole = request.completed(message.id, message.sent)
+    return (message if whole is request else message._replace(body=whole.model_dump_json())), whole
 
 
 def _is_same_tick(one: _Held, other: _Held) -> bool:

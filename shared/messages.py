@@ -7,7 +7,8 @@ People may leave out the envelope (``id``, ``time``, ``source``); it is filled i
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
@@ -39,80 +40,89 @@ class Tick(Envelope):
 # Requests, on the commands topic.
 
 
-class ImageBakeRequested(Envelope):
+class Requested(Envelope):
+    """What somebody asks of a fleet, and why. The consumer fills in the id and the time of one typed without."""
+
+    fleet: FleetName
+    by: Person = "operator"
+    reason: Reason = ""
+
+    @property
+    def asked(self) -> datetime:
+        """When it was asked for: of two that contradict each other the later one counts, in whatever order they come.
+
+        Raises:
+            ValueError: it did not come through the consumer, and says no time.
+        """
+        if self.time is None:
+            raise ValueError(f"{self.id} says not when it was asked for")
+        return self.time
+
+    def completed(self, message_id: str, sent: float) -> Self:
+        """Return it with what was left out: the id and time (seconds since 1970) of the message that it came in.
+
+        Nobody asks for a thing after it was sent: a time that has yet to come is a clock's error, and would stand in
+        the way of all that is asked for until then.
+        """
+        sent_at = datetime.fromtimestamp(sent, UTC)
+        known = self.id if "id" in self.model_fields_set else message_id
+        time = min(self.time or sent_at, sent_at)
+        return self if (known, time) == (self.id, self.time) else self.model_copy(update={"id": known, "time": time})
+
+
+class ImageBakeRequested(Requested):
     """Bake a golden image for a fleet from its stock image."""
 
     type: Literal["image.bake.requested"] = "image.bake.requested"
-    fleet: FleetName
-    by: Person = "operator"
-    reason: Reason = ""
 
 
-class ImageRollbackRequested(Envelope):
+class ImageRollbackRequested(Requested):
     """Point the fleet at an older image: ``to``, or the one before the present one."""
 
     type: Literal["image.rollback.requested"] = "image.rollback.requested"
-    fleet: FleetName
     to: ImageId | None = None
-    by: Person = "operator"
-    reason: Reason = ""
 
 
-class ImagePinRequested(Envelope):
+class ImagePinRequested(Requested):
     """Hold the pointer at ``image`` until ``until``; without an image, lift the pin."""
 
     type: Literal["image.pin.requested"] = "image.pin.requested"
-    fleet: FleetName
     image: ImageId | None = None
     until: Moment | None = None
-    by: Person = "operator"
-    reason: Reason = ""
 
 
-class ServerDisableRequested(Envelope):
+class ServerDisableRequested(Requested):
     """Take a server out of service, keep it for a look, and replace it."""
 
     type: Literal["server.disable.requested"] = "server.disable.requested"
-    fleet: FleetName
     server: ServerId
-    by: Person = "operator"
-    reason: Reason = ""
 
 
-class ServerKillRequested(Envelope):
+class ServerKillRequested(Requested):
     """Terminate a server and replace it, if the disruption budget allows."""
 
     type: Literal["server.kill.requested"] = "server.kill.requested"
-    fleet: FleetName
     server: ServerId
-    by: Person = "operator"
-    reason: Reason = ""
 
 
-class ReleaseSetRequested(Envelope):
+class ReleaseSetRequested(Requested):
     """Make a release of a component the one that the fleet runs.
 
     ``rollout``: whether servers in service are brought to it too; left out, the fleet's policy says.
     """
 
     type: Literal["release.set.requested"] = "release.set.requested"
-    fleet: FleetName
     component: ComponentName
     version: Version
     rollout: bool | None = None
-    by: Person = "operator"
-    reason: Reason = ""
 
 
-class ReleaseUndoRequested(Envelope):
+class ReleaseUndoRequested(Requested):
     """Go back to the release of a component that was set before the present one."""
 
     type: Literal["release.undo.requested"] = "release.undo.requested"
-    fleet: FleetName
     component: ComponentName
     rollout: bool | None = None
-    by: Person = "operator"
-    reason: Reason = ""
 
 
 # Facts, on the events topic.

@@ -123,6 +123,8 @@ class Pin(Part):
     by: str
     reason: str
     until: Moment | None = None
+    asked: Moment | None = None
+    """When it was asked for; None where somebody wrote it by hand."""
 
 
 class Pointer(Record):
@@ -136,6 +138,8 @@ class Pointer(Record):
     pin: Pin | None = None
     request: str = ""
     """The id of the message that asked for it: the same message again changes nothing."""
+    asked: Moment | None = None
+    """When somebody asked for it, or wrote it by hand; None where it moved by itself."""
 
 
 class Taken(Part):
@@ -432,6 +436,13 @@ class Release(Record):
     """Whether servers in service are brought to it too; else only launches and bakes use it."""
     undo: bool = False
     """Whether it was set by going back."""
+    asked: Moment | None = None
+    """When it was asked for: what was asked for earlier and comes later does not change it."""
+
+    @property
+    def newest(self) -> datetime:
+        """When somebody last asked for a release, as far as this tells."""
+        return self.asked or self.since
 
 
 class Broken(Part):

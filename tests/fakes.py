@@ -414,11 +414,13 @@ class FakeObjects(Fake):
     def __init__(self) -> None:
         super().__init__()
         self.bodies: dict[str, bytes] = {}
+        self.modified: dict[str, datetime] = {}
+        """When objects were written, where a test says so."""
 
     async def get(self, key: str) -> StoredObject | None:
         async with self._taking("get", key):
             body = self.bodies.get(key)
-            return None if body is None else StoredObject(body, etag_of(body))
+            return None if body is None else StoredObject(body, etag_of(body), self.modified.get(key, START))
 
     async def put(self, key: str, body: bytes, *, match: str | None = None, absent: bool = False) -> str:
         if match is not None and absent:

@@ -22,9 +22,6 @@ DAILY_BUDGET = 6
 STALE = timedelta(days=1)
 """A request this old has been overtaken by a nightly bake."""
 
-AHEAD = timedelta(hours=1)
-"""Clocks are off by minutes; a request from further ahead than this is no request."""
-
 UNRECORDED = timedelta(minutes=10)
 """So long a claim without a record may belong to a baker that is about to write the record."""
 

@@ -10,7 +10,6 @@ from datetime import datetime
 import structlog
 
 from services.baker.decide import (
-    AHEAD,
     DAILY_BUDGET,
     DEAD,
     RUN_LOOK_S,
@@ -49,7 +48,7 @@ from shared.fleet import Fleet
 from shared.fleets import Fleets, UnknownFleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG, ROLE_TAG
 from shared.messages import ImageBakeFailed, ImageBakeRequested, ImageReady, Tick
-from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
+from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.pace import Pacing
 from shared.records import Attempt, Bake, Baking, bake_key, baking_key
 from shared.runs import NoPlan, Runs
@@ -115,19 +114,10 @@ class Baker:
                 return Done("it asks nothing of the baker")
 
     async def _requested(self, request: ImageBakeRequested) -> Outcome:
-        """Find or begin the bake that this request stands for.
-
-        The bake's id comes from the request's time. A person's request may have none; then a copy with the time goes
-        out in its place, for the request itself would mean another bake each time that it is delivered.
-        """
+        """Find or begin the bake that this request stands for: its id comes from when it was asked for."""
         fleet = await self._fleets.get(request.fleet)
         now = self._clock.now()
-        if request.time is None:
-            await self._publisher.publish(request.model_copy(update={"time": now, "source": SOURCE}))
-            return Done("a person's request; it goes on as a copy that carries the time")
-        asked = request.time
-        if asked > now + AHEAD:
-            return Reject(f"the request is dated {asked}, which has yet to come")
+        asked = request.asked
         bake = bake_id(fleet.fleet, asked)
         if await self._documents.get(Bake, bake_key(fleet.fleet, bake)) is not None:
             return await self._advance(fleet, bake)

@@ -26,7 +26,7 @@ def make(services: Services) -> Registry:
         publisher=services.publisher,
         clock=services.clock,
     )
-    releases = ReleaseRequests(Components(services.objects, services.publisher, services.clock), services.clock)
+    releases = ReleaseRequests(Components(services.objects, services.publisher, services.clock))
     return Registry(fleets=services.fleets, images=images, members=members, releases=releases)
 
 

@@ -20,7 +20,7 @@ REVERT = "revert-of-"
 """How the request of a pointer begins that went back by itself."""
 
 SAME_REQUEST = timedelta(minutes=10)
-"""A person's rollback carries no id that survives a second delivery: the same one again so soon is the same one."""
+"""SNS may deliver a request twice, as two messages: the same person's same one again so soon is the same one."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Found:
     pointer: Pointer | None
     etag: str | None
     last: Pointer | None
+    modified: datetime | None = None
+    """When the pointer was written, as S3 says."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,11 @@ def may_lag(fleet: str, image: Image) -> bool:
     return image.tags.get(FLEET_TAG) == fleet and (image.state == "pending" or PROVEN_TAG not in image.tags)
 
 
-def adopted(edited: Pointer, last: Pointer | None, image: Image, now: datetime) -> Pointer:
+def adopted(edited: Pointer, last: Pointer | None, image: Image, now: datetime, written: datetime) -> Pointer:
     """Return the pointer that an operator's edit by hand becomes. Pure."""
     named = edited.by if last is None or edited.by != last.by else "operator"
-    return edited.model_copy(
-        update={"since": now, "by": _person(named), "bake": image.tags.get(BAKE_TAG, edited.bake), "request": ""}
-    )
+    bake = image.tags.get(BAKE_TAG, edited.bake)
+    return edited.model_copy(update={"since": now, "by": _person(named), "bake": bake, "request": "", "asked": written})
 
 
 def promotion(pointer: Pointer | None, bake: Bake, image: str, now: datetime) -> Move | Keep:
@@ -190,9 +191,9 @@ def rollback(
         return Refuse(f"fleet {request.fleet} has no image of its own yet, so there is none to go back from")
     if any(each.request == request.id for each in history):
         return Keep(f"request {request.id} was carried out before")
-    overtaken = _overtaken(request, pointer, now)
-    if overtaken is not None:
-        return Keep(overtaken)
+    kept = _overtaken(request, history) or _so_already(request, pointer)
+    if kept is not None:
+        return Keep(kept)
     image = _goal(request, pointer, history, images, now)
     if isinstance(image, Refuse):
         return image
@@ -214,16 +215,21 @@ def _goal(
     return _previous(request, pointer, history, images)
 
 
-def _overtaken(request: ImageRollbackRequested, pointer: Pointer, now: datetime) -> str | None:
-    """Say why a request no longer counts: it is so already, or a person moved the pointer since. Pure."""
+def _overtaken(request: ImageRollbackRequested | ImagePinRequested, history: Sequence[Pointer]) -> str | None:
+    """Say who asked for another pointer after this was asked for, if anybody did: requests come in any order. Pure."""
+    for each in history:
+        if each.asked is not None and each.asked > request.asked:
+            return f"{each.by} asked for another pointer at {each.asked}, after this was asked for"
+    return None
+
+
+def _so_already(request: ImageRollbackRequested, pointer: Pointer) -> str | None:
+    """Say why there is nothing to do: the pointer is there, or the same person asked for this a moment ago. Pure."""
     if request.to == pointer.image:
         return f"the pointer is at {pointer.image} already"
-    by_person = pointer.by != PROMOTER
-    if request.time is not None:
-        late = by_person and pointer.since > request.time
-        return f"{pointer.by} moved the pointer at {pointer.since}, after this was asked for" if late else None
     same = (pointer.by, pointer.reason) == (request.by, request.reason or pointer.reason) and pointer.request
-    if by_person and same and request.to is None and now - pointer.since < SAME_REQUEST:
+    recent = pointer.asked is not None and request.asked - pointer.asked < SAME_REQUEST
+    if same and recent and request.to is None:
         return (
             f"{pointer.by} was rolled back to {pointer.image} a moment ago; to go further back, name the image in `to`"
         )
@@ -239,7 +245,7 @@ def _previous(
     request: ImageRollbackRequested, pointer: Pointer, history: Sequence[Pointer], images: Mapping[str, Image]
 ) -> Image | Refuse:
     """Return the image before the one that stood when the request was made: it may have been promoted over since."""
-    stood = next((each for each in history if request.time is None or each.since <= request.time), pointer)
+    stood = next((each for each in history if each.since <= request.asked), pointer)
     for each in history:
         earlier = each.generation < stood.generation and each.image not in {stood.image, pointer.image}
         if earlier and refusal(request.fleet, each.image, images.get(each.image)) is None:
@@ -259,6 +265,9 @@ def pin(
         return Keep(f"request {request.id} was carried out before")
     if request.image is None:
         return _lifted(request, pointer)
+    overtaken = _overtaken(request, history)
+    if overtaken is not None:
+        return Keep(overtaken)
     ended = request.until is not None and request.until <= now
     why_not = f"the pin would have ended at {request.until}" if ended else refusal(request.fleet, request.image, image)
     if image is None or why_not is not None:
@@ -267,19 +276,27 @@ def pin(
 
 
 def _held(request: ImagePinRequested, pointer: Pointer | None, image: Image, now: datetime) -> Move | Keep:
-    held = Pin(by=request.by, reason=request.reason, until=request.until)
+    held = Pin(by=request.by, reason=request.reason, until=request.until, asked=request.asked)
     if pointer is None or pointer.image != image.image:
         moved = _asked(request, image, request.reason or "pinned", now)
         return Move(moved.model_copy(update={"pin": held}), f"pinned to {image.image} by {request.by}")
-    if pointer.pin == held:
-        return Keep(f"{image.image} is pinned so already")
-    return Move(pointer.model_copy(update={"pin": held, "request": request.id}), f"pinned by {request.by}")
+    return Move(_noted(pointer, request, held), f"pinned by {request.by}")
 
 
 def _lifted(request: ImagePinRequested, pointer: Pointer | None) -> Move | Keep:
-    if pointer is None or pointer.pin is None:
+    """Lift the pin; that nothing was pinned is written down too, for a pin asked for earlier may yet come. Pure."""
+    if pointer is None:
         return Keep("nothing is pinned")
-    return Move(pointer.model_copy(update={"pin": None, "request": request.id}), f"pin lifted by {request.by}")
+    pin = pointer.pin
+    if pin is not None and pin.asked is not None and pin.asked > request.asked:
+        return Keep(f"{pin.by} asked for the pin at {pin.asked}, after this was asked for")
+    return Move(_noted(pointer, request, None), f"pin lifted by {request.by}" if pin else "nothing was pinned")
+
+
+def _noted(pointer: Pointer, request: ImagePinRequested, pin: Pin | None) -> Pointer:
+    """Return the pointer where it is, with the request that it has seen. Pure."""
+    asked = max(request.asked, pointer.asked or request.asked)
+    return pointer.model_copy(update={"pin": pin, "request": request.id, "asked": asked})
 
 
 def _asked(request: ImageRollbackRequested | ImagePinRequested, image: Image, reason: str, now: datetime) -> Pointer:
@@ -290,6 +307,7 @@ def _asked(request: ImageRollbackRequested | ImagePinRequested, image: Image, re
         by=_person(request.by),
         reason=reason,
         request=request.id,
+        asked=request.asked,
     )
 
 

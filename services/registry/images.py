@@ -214,7 +214,8 @@ class Images:
             reason = f"{pointer_key(fleet)} was edited by hand and is not obeyed: {why_not}"
             await self._complain(fleet, reason, found.last)
             return False
-        pointer = adopted(edited, found.last, image, self._clock.now())
+        now = self._clock.now()
+        pointer = adopted(edited, found.last, image, now, found.modified or now)
         if await self._pointers.move(fleet, found, pointer):
             log.info("edit by hand adopted", fleet=fleet, image=pointer.image)
         return True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pydantic import ValidationError
 
 from services.registry.decide import Found, next_generation
-from shared.cloud import Conflict, ObjectsPort
+from shared.cloud import Conflict, ObjectsPort, StoredObject
 from shared.documents import CorruptDocument, new_write_id
 from shared.records import Pointer, history_key, pointer_key
 
@@ -27,10 +27,10 @@ class Pointers:
         """Return the pointer as it is, and the end of its history."""
         # In this order: were the history read first, a pointer that moved twice meanwhile would look edited by hand,
         # and be written over. This way round, the write is refused for its entity tag.
-        pointer, etag = await self._read(pointer_key(fleet))
+        pointer, stored = await self._read(pointer_key(fleet))
         keys = await self._history_keys(fleet)
         last, _ = await self._read(keys[-1]) if keys else (None, None)
-        return Found(pointer, etag, last)
+        return Found(pointer, stored.etag if stored else None, last, stored.modified if stored else None)
 
     async def history(self, fleet: str) -> Sequence[Pointer]:
         """Return all pointers that were ever accepted, newest first."""
@@ -57,12 +57,12 @@ class Pointers:
     async def _history_keys(self, fleet: str) -> Sequence[str]:
         return await self._objects.keys(history_key(fleet, 0).removesuffix("00000000.json"))
 
-    async def _read(self, key: str) -> tuple[Pointer | None, str | None]:
+    async def _read(self, key: str) -> tuple[Pointer | None, StoredObject | None]:
         stored = await self._objects.get(key)
         if stored is None:
             return None, None
         try:
-            return Pointer.model_validate_json(stored.body), stored.etag
+            return Pointer.model_validate_json(stored.body), stored
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             raise CorruptDocument(key, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -33,7 +33,7 @@ class Objects:
                 return None
             raise
         async with answer["Body"] as body:
-            return StoredObject(body=await body.read(), etag=answer["ETag"])
+            return StoredObject(body=await body.read(), etag=answer["ETag"], modified=answer["LastModified"])
 
     @translated
     async def put(self, key: str, body: bytes, *, match: str | None = None, absent: bool = False) -> str:

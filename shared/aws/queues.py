@@ -38,7 +38,7 @@ class Queue:
             MaxNumberOfMessages=limit,
             WaitTimeSeconds=wait_s,
             VisibilityTimeout=visibility_s,
-            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             MessageAttributeNames=["All"],
         )
         return [_received(message) for message in answer.get("Messages", [])]
@@ -98,12 +98,14 @@ def queue_name(url: str) -> str:
 
 def _received(message: MessageTypeDef) -> QueueMessage:
     attributes = message.get("MessageAttributes", {})
+    system = message["Attributes"]
     return QueueMessage(
         id=message["MessageId"],
         body=message["Body"],
         receipt=message["ReceiptHandle"],
-        receive_count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", "1")),
+        receive_count=int(system["ApproximateReceiveCount"]),
         attributes={name: value["StringValue"] for name, value in attributes.items() if "StringValue" in value},
+        sent=int(system["SentTimestamp"]) / 1000,
     )
 
 

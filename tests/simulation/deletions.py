@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shared.cloud import CloudError, QueueMessage
 from shared.events import Ignorable, Incoming, Several, Unparseable, parse
+from shared.messages import Requested
 from shared.outcome import Done, Outcome
 from shared.tracing import add_handled
 
@@ -95,6 +96,9 @@ class Deletions:
             incoming = parse(message.body)
         except Unparseable:
             return False
+        if isinstance(incoming, Requested):
+            whole = incoming.completed(message.id, message.sent).model_dump_json()
+            return self._sent.get(whole, -1.0) >= at or self._answered(at, message.body)
         if isinstance(incoming, Ignorable):
             return True
         if isinstance(incoming, Several):

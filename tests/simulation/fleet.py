@@ -25,7 +25,7 @@ from shared.fleet import (
     SyncStep,
 )
 from shared.releases import publish
-from tests.simulation.loop import VirtualLoop
+from tests.simulation.loop import START, VirtualLoop
 from tests.simulation.machines import STOCK
 from tests.simulation.objects import Bucket, DirectObjects
 
@@ -80,7 +80,7 @@ def releases() -> Mapping[str, bytes]:
 
 
 async def _published() -> Mapping[str, bytes]:
-    bucket = Bucket(lambda key, name: None)
+    bucket = Bucket(lambda key, name: None, lambda: START)
     objects = DirectObjects(bucket)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"

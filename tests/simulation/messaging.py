@@ -15,6 +15,7 @@ import orjson
 from deploy.template import TEMPLATE, Place, load_template
 from shared.cloud import QueueMessage
 from shared.names import SERVICES, ServiceName, TopicName
+from tests.simulation.loop import START
 
 BUCKET = "autoprovisioner"
 PLACE = Place("aws", "us-east-1", "000000000000", BUCKET)
@@ -99,7 +100,8 @@ class SimulatedQueue:
         letter.visible = now + visibility_s
         letter.receipt = f"{letter.id}#{letter.receives}"
         self._receipts[letter.receipt] = letter
-        return QueueMessage(letter.id, letter.body, letter.receipt, letter.receives, letter.attributes)
+        sent = START.timestamp() + letter.sent
+        return QueueMessage(letter.id, letter.body, letter.receipt, letter.receives, letter.attributes, sent)
 
     def delete(self, receipt: str) -> bool:
         """Delete the letter that was handed out with this receipt."""

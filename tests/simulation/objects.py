@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from shared.cloud import Conflict, Refused, StoredObject
 
@@ -15,8 +16,9 @@ Told = Callable[[str, str], None]
 class Bucket:
     """Objects by key."""
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: Told, now: Callable[[], datetime]) -> None:
         self._told = told
+        self._now = now
         self._objects: dict[str, StoredObject] = {}
         self._keys: list[str] = []
 
@@ -30,7 +32,7 @@ class Bucket:
         if (absent and old is not None) or (match is not None and (old is None or old.etag != match)):
             raise Conflict(f"{key}: the condition does not hold")
         etag = f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
-        self._objects[key] = StoredObject(body, etag)
+        self._objects[key] = StoredObject(body, etag, self._now().replace(microsecond=0))
         if old is None:
             insort(self._keys, key)
         self._told(key, "ObjectCreated:Put")

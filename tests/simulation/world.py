@@ -113,7 +113,7 @@ class World:
         chance = random.Random(f"{self.seed} world")
         self.trouble = Trouble(self)
         self.invariants = Invariants(self)
-        self.bucket = Bucket(self._written)
+        self.bucket = Bucket(self._written, self.now)
         self.messaging = Messaging(self.loop, chance, self._deliver)
         self.groups = SimulatedGroups(self.loop, self.messaging.emit, self._group_changed)
         self.ec2 = Ec2(

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from shared.consumer import (
 )
 from shared.events import Incoming, ObjectChanged
 from shared.healthcheck import FRESH_S, is_fresh
-from shared.messages import ServerKillRequested, Tick
+from shared.messages import ServerKillRequested, Tick, parse_message
 from shared.outcome import Done, LookAgain, Outcome, Reject, Retry
 from tests.unit.shared.payloads import TEST_NOTIFICATION
 from tests.unit.shared.virtual import SteppedClock, VirtualQueue, kill, settle
@@ -283,11 +284,12 @@ async def test_a_handler_may_choose_when_its_message_comes_again(running: Runnin
 @pytest.mark.fault(14)
 async def test_a_message_that_keeps_failing_is_a_dead_letter_with_its_last_reason(running: Running) -> None:
     running.handler.says(Retry("the disk is full"))
-    [number] = running.queue.put(kill(1), attributes={"traceparent": "00-1-2-01"})
+    body = kill(1, id="k1", time="2026-03-04T11:59:00Z")
+    [number] = running.queue.put(body, attributes={"traceparent": "00-1-2-01"})
     with capture_logs() as logs:
         await running.pass_time(600)
     [dead] = running.queue.dead
-    assert dead.body == kill(1)
+    assert dead.body == body
     assert dead.attributes == {"traceparent": "00-1-2-01", "reason": "failed 5 times; the last time: the disk is full"}
     assert running.empty
     assert len(running.handler.asked) == TRIES
@@ -375,10 +377,39 @@ async def test_looking_again_sends_a_copy_before_it_deletes(running: Running) ->
     running.queue.put(kill(1), attributes={"traceparent": "00-1-2-01"})
     await running.pass_time(1)
     [copy] = running.queue.stored.values()
-    assert (copy.body, copy.attributes, copy.receives) == (kill(1), {"traceparent": "00-1-2-01"}, 0)
+    assert (copy.attributes, copy.receives) == ({"traceparent": "00-1-2-01"}, 0)
+    assert json.loads(copy.body).items() >= json.loads(kill(1)).items()
     assert [call.name for call in running.queue.calls if call.name in ("send", "delete")] == ["send", "delete"]
     await running.pass_time(30)
     assert len(running.handler.asked) == 2
+
+
+@pytest.mark.fault(10, 11)
+async def test_a_request_typed_by_hand_has_the_id_and_time_of_its_message_at_every_try_and_wherever_it_goes(
+    running: Running,
+) -> None:
+    """Of two requests the one asked for later counts: a copy, or a dead letter sent anew, must not become the later."""
+    asked_at = running.clock.now()
+    running.queue.put(kill(1))
+    running.handler.says(Retry("not yet", after_s=1))
+    await running.pass_time(2)
+    running.handler.says(LookAgain(30, "it boots"))
+    await running.pass_time(60)
+    running.handler.says(Reject("no"))
+    await running.pass_time(60)
+    seen = [each for _, each in running.handler.asked if isinstance(each, ServerKillRequested)]
+    assert len(seen) >= 4
+    assert {(each.id, each.asked) for each in seen} == {("m1", asked_at)}
+    [dead] = running.queue.dead
+    assert parse_message(dead.body) == seen[0]
+
+
+async def test_a_request_dated_ahead_counts_as_asked_for_when_it_was_sent(running: Running) -> None:
+    now = running.clock.now()
+    running.queue.put(kill(1, id="k1", time="2027-01-01T00:00:00Z"), kill(2, id="k2", time="2026-03-04T11:00:00Z"))
+    await running.pass_time(1)
+    asked = {each.id: each.asked for _, each in running.handler.asked if isinstance(each, ServerKillRequested)}
+    assert asked == {"k1": now, "k2": now - timedelta(hours=1)}
 
 
 async def test_looking_again_is_not_a_failure(running: Running) -> None:

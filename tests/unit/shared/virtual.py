@@ -61,6 +61,7 @@ class Stored:
     body: str
     attributes: Mapping[str, str]
     visible_from: float
+    sent: float
     receives: int = 0
     receipt: str = ""
 
@@ -91,7 +92,8 @@ class VirtualQueue:
         """Add messages; return their ids."""
         ids = [f"m{next(self._numbers)}" for _ in bodies]
         for each, body in zip(ids, bodies, strict=True):
-            self.stored[each] = Stored(each, body, attributes or {}, self.clock.monotonic() + delay_s)
+            visible_from, sent = self.clock.monotonic() + delay_s, self.clock.now().timestamp()
+            self.stored[each] = Stored(each, body, attributes or {}, visible_from, sent)
         return ids
 
     def fail(self, name: str, error: CloudError | TypeError, times: int = 1) -> None:
@@ -117,7 +119,7 @@ class VirtualQueue:
         stored.receives += 1
         stored.receipt = f"{stored.id}/{stored.receives}"
         stored.visible_from = self.clock.monotonic() + visibility_s
-        return QueueMessage(stored.id, stored.body, stored.receipt, stored.receives, stored.attributes)
+        return QueueMessage(stored.id, stored.body, stored.receipt, stored.receives, stored.attributes, stored.sent)
 
     async def delete(self, receipts: Sequence[str]) -> Sequence[str]:
         await self._begin("delete", tuple(receipts))

@@ -23,7 +23,7 @@ from shared.messages import (
     ImageReady,
     Tick,
 )
-from shared.outcome import Done, LookAgain, Outcome, Reject
+from shared.outcome import Done, LookAgain, Outcome
 from shared.records import Bake, Paces, bake_key, paces_key
 from shared.runs import Runs
 from shared.tracing import Handling
@@ -225,14 +225,6 @@ async def test_a_fleet_has_no_more_bakes_a_day_than_its_budget(world: FleetWorld
     assert len(of_role(world, "builder")) == DAILY_BUDGET + 1
 
 
-async def test_a_persons_request_goes_on_as_a_copy_that_carries_the_time(world: FleetWorld, agent: Path) -> None:
-    asked = ImageBakeRequested(fleet="web", by="ada")
-    assert isinstance(await make(world, agent).handle(asked), Done)
-    [copy] = world.publisher.of(ImageBakeRequested)
-    assert (copy.time, copy.by) == (world.now, "ada")
-    assert world.servers.known == {}
-
-
 @pytest.mark.fault(10)
 async def test_the_request_again_after_the_end_bakes_nothing(world: FleetWorld, agent: Path) -> None:
     await play(world, agent)
@@ -243,12 +235,9 @@ async def test_the_request_again_after_the_end_bakes_nothing(world: FleetWorld, 
 
 
 @pytest.mark.fault(12)
-async def test_a_request_that_is_days_late_bakes_nothing_and_one_from_the_future_is_refused(
-    world: FleetWorld, agent: Path
-) -> None:
-    late, early = START - timedelta(days=2), START + timedelta(days=2)
-    assert isinstance(await make(world, agent).handle(REQUEST.model_copy(update={"time": late})), Done)
-    assert isinstance(await make(world, agent).handle(REQUEST.model_copy(update={"time": early})), Reject)
+async def test_a_request_that_is_days_late_bakes_nothing(world: FleetWorld, agent: Path) -> None:
+    late = REQUEST.model_copy(update={"time": START - timedelta(days=2)})
+    assert isinstance(await make(world, agent).handle(late), Done)
     assert world.servers.known == {}
 
 

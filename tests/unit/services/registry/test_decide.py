@@ -65,7 +65,8 @@ def baked(hours: float) -> Bake:
 
 
 def pointer(name: str = A, hours: float = 0, by: str = PROMOTER, generation: int = 1, **more: Any) -> Pointer:
-    made = {"bake": bake_name(hours), "write_id": f"w{generation}", **more}
+    asked = {} if by == PROMOTER else {"asked": START + hours * HOUR}
+    made = {"bake": bake_name(hours), "write_id": f"w{generation}", **asked, **more}
     return Pointer(image=name, since=START + hours * HOUR, by=by, generation=generation, **made)
 
 
@@ -165,7 +166,7 @@ HISTORY = (pointer(C, 2, generation=3), pointer(B, 1, generation=2), pointer(A, 
 
 def back(history: tuple[Pointer, ...] = HISTORY, images: dict[str, Image] = IMAGES, **more: Any) -> Any:
     now: datetime = more.pop("now", START + 9 * HOUR)
-    request = ImageRollbackRequested(fleet="web", by="ada", **more)
+    request = ImageRollbackRequested(fleet="web", by="ada", **{"time": now, **more})
     return rollback(request, history[0] if history else None, history, images, now)
 
 
@@ -194,6 +195,8 @@ def test_the_same_rollback_twice_goes_back_once() -> None:
     assert isinstance(back((done, *HISTORY), id="r1"), Keep)
     assert isinstance(back((done, *HISTORY), id="other", reason="slow", now=START + 9 * HOUR), Keep)
     assert isinstance(back((done, *HISTORY), id="other", reason="slow", now=START + 10 * HOUR), Move)
+    late = START + 10 * HOUR
+    assert isinstance(back((done, *HISTORY), id="other", reason="slow", time=START + 9 * HOUR, now=late), Keep)
 
 
 @pytest.mark.fault(11)
@@ -215,26 +218,50 @@ def test_a_pinned_pointer_is_not_rolled_back() -> None:
 
 
 def ask_pin(there: Pointer | None, **more: Any) -> Any:
-    request = ImagePinRequested(fleet="web", by="ada", **more)
+    request = ImagePinRequested(fleet="web", by="ada", **{"time": START + HOUR, **more})
     history = (there,) if there else ()
     return pin(request, there, history, IMAGES.get(request.image or ""), START + HOUR)
 
 
 def test_a_pin_holds_the_present_image_or_moves_to_another_and_can_be_lifted() -> None:
     held = ask_pin(pointer(A), image=A, reason="freeze", until=START + 2 * HOUR)
-    assert held.pointer.pin == Pin(by="ada", reason="freeze", until=START + 2 * HOUR)
+    assert held.pointer.pin == Pin(by="ada", reason="freeze", until=START + 2 * HOUR, asked=START + HOUR)
     assert held.pointer.since == START
     moved = ask_pin(pointer(A), image=B)
     assert (moved.pointer.image, moved.pointer.since) == (B, START + HOUR)
     assert ask_pin(moved.pointer).pointer.pin is None
-    assert isinstance(ask_pin(pointer(A)), Keep)
 
 
-def test_a_pin_of_an_unfit_image_or_into_the_past_is_refused_and_the_same_pin_again_is_nothing() -> None:
+@pytest.mark.fault(11)
+def test_of_two_requests_the_one_asked_for_later_counts_whichever_comes_first() -> None:
+    late, later = hours_on(4), hours_on(5)
+    rolled = back(to=B, time=later).pointer.model_copy(update={"generation": 4})
+    assert isinstance(back((rolled, *HISTORY), to=A, time=late), Keep)
+    assert isinstance(back((rolled, *HISTORY), to=A, time=later + HOUR), Move)
+    promoted = pointer(C, 6, generation=5)
+    assert isinstance(back((promoted, rolled, *HISTORY), to=A, time=late), Keep), "nor through a promotion"
+    assert isinstance(ask_pin(rolled, image=A, time=late), Keep)
+    slow = rolled.model_copy(update={"since": hours_on(8)})
+    assert isinstance(back((slow, *HISTORY), to=A, time=hours_on(7)), Move), "when it was carried out says nothing"
+
+
+@pytest.mark.fault(11)
+def test_a_pin_that_comes_after_a_lift_which_was_asked_for_later_holds_nothing() -> None:
+    lifted = ask_pin(pointer(A), time=hours_on(5))
+    assert (lifted.pointer.pin, lifted.reason) == (None, "nothing was pinned")
+    assert isinstance(ask_pin(lifted.pointer, image=A, time=hours_on(4), until=hours_on(9)), Keep)
+    held = ask_pin(pointer(A), image=A, time=hours_on(5))
+    assert isinstance(ask_pin(held.pointer, time=hours_on(4)), Keep)
+    assert ask_pin(held.pointer, time=hours_on(5)).pointer.pin is None
+    by_hand = pointer(A, pin=Pin(by="fay", reason="by hand"))
+    assert ask_pin(by_hand, time=hours_on(-1)).pointer.pin is None
+
+
+def test_a_pin_of_an_unfit_image_or_into_the_past_is_refused_and_the_same_request_again_is_nothing() -> None:
     assert isinstance(ask_pin(pointer(A), image="ami-0000000f"), Refuse)
     assert isinstance(ask_pin(pointer(A), image=A, until=START), Refuse)
-    held = ask_pin(pointer(A), image=A)
-    assert isinstance(ask_pin(held.pointer, image=A), Keep)
+    held = ask_pin(pointer(A), image=A, id="p1")
+    assert isinstance(ask_pin(held.pointer, image=A, id="p1"), Keep)
 
 
 def roll(*members: GroupMember, seen: tuple[str, ...] = (ONE, TWO)) -> Roll:
@@ -289,21 +316,21 @@ def hours_on(hours: float) -> datetime:
 
 def test_an_edit_by_hand_is_adopted_with_its_time_its_bake_and_somebody_else_than_us_as_its_author() -> None:
     edited = pointer(B, 1, by="fay", generation=2, request="r1", bake=None)
-    adopted_now = adopted(edited, pointer(A), IMAGES[B], hours_on(5))
+    adopted_now = adopted(edited, pointer(A), IMAGES[B], hours_on(5), hours_on(4))
     assert (adopted_now.image, adopted_now.by, adopted_now.since) == (B, "fay", hours_on(5))
-    assert (adopted_now.bake, adopted_now.request) == (bake_name(1), "")
-    assert adopted(edited, None, IMAGES[B], hours_on(5)).by == "fay"
+    assert (adopted_now.bake, adopted_now.request, adopted_now.asked) == (bake_name(1), "", hours_on(4))
+    assert adopted(edited, None, IMAGES[B], hours_on(5), hours_on(5)).by == "fay"
 
 
 @pytest.mark.parametrize(("by", "last"), [(PROMOTER, pointer(A)), ("ada", pointer(A, by="ada")), ("", pointer(A))])
 def test_who_edits_by_hand_without_a_name_of_his_own_is_called_operator(by: str, last: Pointer) -> None:
     """An editor who leaves ``by`` as it was has not signed: whoever stands there is the author of the last move."""
-    assert adopted(pointer(B, by=by), last, IMAGES[B], START).by == "operator"
+    assert adopted(pointer(B, by=by), last, IMAGES[B], START, START).by == "operator"
 
 
 def test_an_edit_to_an_image_without_a_bakes_tag_keeps_the_bake_that_it_names() -> None:
     bare = replace(IMAGES[B], tags={MANAGED_TAG: "true"})
-    assert adopted(pointer(B, bake=bake_name(7)), pointer(A), bare, START).bake == bake_name(7)
+    assert adopted(pointer(B, bake=bake_name(7)), pointer(A), bare, START, START).bake == bake_name(7)
 
 
 def test_why_a_promotion_moves_the_pointer_or_leaves_it_is_said() -> None:
@@ -380,7 +407,7 @@ def test_what_a_rollback_comes_to_is_said() -> None:
     again = f"ada was rolled back to {B} a moment ago; to go further back, name the image in `to`"
     assert back((done, *HISTORY), id="other", reason="slow") == Keep(again)
     later = pointer(A, 5, by="bob", generation=4)
-    overtaken = f"bob moved the pointer at {hours_on(5)}, after this was asked for"
+    overtaken = f"bob asked for another pointer at {hours_on(5)}, after this was asked for"
     assert back((later, *HISTORY), to=B, time=hours_on(4)) == Keep(overtaken)
     held = pointer(C, 2, generation=3, pin=Pin(by="bob", reason="freeze"))
     refused = f"{C} is pinned by bob until it is lifted (freeze); lift the pin first"
@@ -407,17 +434,15 @@ def test_a_rollback_never_goes_to_an_image_that_came_after_the_one_it_goes_back_
 
 
 def test_what_a_pin_comes_to_is_said() -> None:
-    assert ask_pin(pointer(A)) == Keep("nothing is pinned")
     assert ask_pin(None) == Keep("nothing is pinned")
     held = ask_pin(pointer(A), image=A, id="p1")
     assert (held.reason, held.pointer.request) == ("pinned by ada", "p1")
-    assert ask_pin(held.pointer, image=A, id="p2") == Keep(f"{A} is pinned so already")
     lifted = ask_pin(held.pointer, id="p3")
     assert (lifted.reason, lifted.pointer.pin, lifted.pointer.request) == ("pin lifted by ada", None, "p3")
     moved = ask_pin(pointer(A), image=B, reason="freeze", id="p4")
     assert (moved.reason, moved.pointer.reason, moved.pointer.request) == (f"pinned to {B} by ada", "freeze", "p4")
     assert ask_pin(pointer(A), image=B).pointer.reason == "pinned"
-    assert ask_pin(None, image=B).pointer.pin == Pin(by="ada", reason="")
+    assert ask_pin(None, image=B).pointer.pin == Pin(by="ada", reason="", asked=hours_on(1))
     over = Refuse(f"cannot pin {A}: the pin would have ended at {START}")
     assert ask_pin(pointer(A), image=A, until=START) == over
     gone = "ami-0000000f"

@@ -69,7 +69,7 @@ def make(world: FleetWorld) -> Registry:
         publisher=world.publisher,
         clock=world.clock,
     )
-    releases = ReleaseRequests(world.components, world.clock)
+    releases = ReleaseRequests(world.components)
     return Registry(fleets=world.fleets, images=images, members=members, releases=releases)
 
 
@@ -217,7 +217,7 @@ async def test_a_rollback_moves_the_pointer_and_the_template_back_and_the_sweep_
     world: FleetWorld,
 ) -> None:
     await promoted(world, A, B)
-    request = ImageRollbackRequested(fleet="web", by="ada", reason="slow")
+    request = ImageRollbackRequested(time=world.now, fleet="web", by="ada", reason="slow")
     assert isinstance(await make(world).handle(request), Done)
     world.clock.step(hours=1)
     await make(world).handle(Tick())
@@ -232,7 +232,7 @@ async def test_a_rollback_moves_the_pointer_and_the_template_back_and_the_sweep_
 async def test_a_bake_that_was_under_way_during_a_rollback_does_not_undo_it(world: FleetWorld) -> None:
     await promoted(world, A, B)
     under_way = await baked(world, C)
-    await make(world).handle(ImageRollbackRequested(fleet="web", to=A))
+    await make(world).handle(ImageRollbackRequested(time=world.now, fleet="web", to=A))
     assert isinstance(await make(world).handle(under_way), Done)
     assert (await pointer(world)).image == A
 
@@ -241,27 +241,30 @@ async def test_a_bake_that_was_under_way_during_a_rollback_does_not_undo_it(worl
 async def test_a_rollback_by_hand_that_arrives_twice_goes_back_once(world: FleetWorld) -> None:
     await promoted(world, A, B, C)
     for _ in range(2):
-        assert isinstance(await make(world).handle(ImageRollbackRequested(fleet="web", by="ada")), Done)
+        assert isinstance(await make(world).handle(ImageRollbackRequested(time=world.now, fleet="web", by="ada")), Done)
     assert (await pointer(world)).image == B
 
 
 @pytest.mark.fault(8)
 async def test_a_rollback_that_cannot_be_is_refused_and_the_pointer_stays(world: FleetWorld) -> None:
-    assert isinstance(await make(world).handle(ImageRollbackRequested(fleet="web")), Reject)
+    assert isinstance(await make(world).handle(ImageRollbackRequested(time=world.now, fleet="web")), Reject)
     await promoted(world, A)
-    for request in (ImageRollbackRequested(fleet="web"), ImageRollbackRequested(fleet="web", to="ami-0000000f")):
+    for request in (
+        ImageRollbackRequested(time=world.now, fleet="web"),
+        ImageRollbackRequested(time=world.now, fleet="web", to="ami-0000000f"),
+    ):
         assert isinstance(await make(world).handle(request), Reject)
     assert [each.image for each in chain(world)] == [A]
     with pytest.raises(UnknownFleet, match="there is no fleet"):
-        await make(world).handle(ImageRollbackRequested(fleet="nope"))
+        await make(world).handle(ImageRollbackRequested(time=world.now, fleet="nope"))
 
 
 async def test_a_pin_holds_against_a_promotion_until_it_is_lifted(world: FleetWorld) -> None:
     await promoted(world, A)
-    await make(world).handle(ImagePinRequested(fleet="web", image=A, by="ada"))
+    await make(world).handle(ImagePinRequested(time=world.now, fleet="web", image=A, by="ada"))
     await promoted(world, B)
     assert (await pointer(world)).image == A
-    await make(world).handle(ImagePinRequested(fleet="web", by="ada"))
+    await make(world).handle(ImagePinRequested(time=world.now, fleet="web", by="ada"))
     await make(world).handle(Tick())
     assert (await pointer(world)).image == B
     assert len(chain(world)) == 4
@@ -271,8 +274,8 @@ async def test_a_pin_holds_against_a_promotion_until_it_is_lifted(world: FleetWo
 @pytest.mark.fault(11)
 async def test_a_pin_that_arrives_again_after_it_was_lifted_does_not_pin_again(world: FleetWorld) -> None:
     await promoted(world, A)
-    pinning = ImagePinRequested(fleet="web", image=A, by="ada")
-    for message in (pinning, ImagePinRequested(fleet="web", by="ada"), pinning):
+    pinning = ImagePinRequested(time=world.now, fleet="web", image=A, by="ada")
+    for message in (pinning, ImagePinRequested(time=world.now, fleet="web", by="ada"), pinning):
         assert isinstance(await make(world).handle(message), Done)
     assert (await pointer(world)).pin is None
 
@@ -314,9 +317,9 @@ async def test_an_edit_that_names_no_fit_image_is_alerted_once_and_the_template_
 
 async def test_lifting_a_pin_never_accepts_an_edit_that_was_refused(world: FleetWorld) -> None:
     await promoted(world, A, B)
-    await make(world).handle(ImagePinRequested(fleet="web", image=B, by="ada"))
+    await make(world).handle(ImagePinRequested(time=world.now, fleet="web", image=B, by="ada"))
     edit(world, image="ami-0000000f")
-    await make(world).handle(ImagePinRequested(fleet="web", by="ada"))
+    await make(world).handle(ImagePinRequested(time=world.now, fleet="web", by="ada"))
     now = await pointer(world)
     assert (now.image, now.pin) == (B, None)
     assert [each.image for each in chain(world)] == [A, B, B, B]
@@ -338,7 +341,7 @@ async def test_a_pointer_that_cannot_be_read_is_left_alone_and_alerted_once(worl
 
 async def test_a_pointer_that_somebody_deleted_is_put_back(world: FleetWorld) -> None:
     await promoted(world, A, B)
-    await make(world).handle(ImageRollbackRequested(fleet="web", to=A))
+    await make(world).handle(ImageRollbackRequested(time=world.now, fleet="web", to=A))
     del world.objects.bodies[pointer_key("web")]
     await make(world).handle(Tick())
     assert [each.image for each in chain(world)] == [A, B, A, A]
@@ -369,8 +372,8 @@ async def test_registries_that_race_leave_one_unbroken_chain(world: FleetWorld) 
     messages: list[Incoming] = [
         await baked(world, B),
         await baked(world, C),
-        ImageRollbackRequested(fleet="web", to=A, by="ada"),
-        ImagePinRequested(fleet="web", image=B, by="bob"),
+        ImageRollbackRequested(time=world.now, fleet="web", to=A, by="ada"),
+        ImagePinRequested(time=world.now, fleet="web", image=B, by="bob"),
         Tick(),
         EDITED,
     ]
@@ -662,7 +665,7 @@ async def test_the_image_is_not_to_blame_for_too_few_or_other_failures_or_a_newe
 @pytest.mark.fault(21)
 async def test_a_pinned_image_stays_whatever_fails(world: FleetWorld) -> None:
     await promoted(world, A, B)
-    await make(world).handle(ImagePinRequested(fleet="web", image=B, by="ada"))
+    await make(world).handle(ImagePinRequested(time=world.now, fleet="web", image=B, by="ada"))
     await failed_from(world, B, {})
     await make(world).handle(Tick())
     assert (await pointer(world)).image == B
