@@ -39,6 +39,10 @@ EXTEND_EVERY_S = 5
 AT_ONCE = 40
 """Messages held at a time: four batches, for handlers that wait for AWS most of the time."""
 
+RECEIVES = AT_ONCE // BATCH
+"""Requests to receive on their way at once while batches come full: a process that seldom sleeps needs less time for
+each message. An idle queue is asked by one."""
+
 LINGER_S = 0.05
 """How long a delete, or a receive with little room, waits for company. A tenth of the requests for it."""
 
@@ -130,6 +134,9 @@ class Consumer:
         self._key = key
         self._heartbeat_file = heartbeat_file
         self._held: dict[str, _Held] = {}
+        self._asked_for = 0
+        self._finding_room = asyncio.Lock()
+        self._busy = asyncio.Event()
         self._lanes: dict[str, _Lane] = {}
         self._deletes: list[str] = []
         self._lingering = False
@@ -147,18 +154,21 @@ class Consumer:
         """Consume until ``stop``; an error that is nobody's fault but ours ends it as an ExceptionGroup."""
         async with asyncio.TaskGroup() as self._tasks:
             extending = self._tasks.create_task(self._extend())
-            polling = self._tasks.create_task(self._poll())
+            polling = [self._tasks.create_task(self._poll(place)) for place in range(RECEIVES)]
             await self._stopping.wait()
-            polling.cancel()
+            for task in polling:
+                task.cancel()
             await self._finish()
             extending.cancel()
 
-    async def _poll(self) -> None:
+    async def _poll(self, place: int) -> None:
+        """Receive whenever there is room; all but the first only while batches come full."""
         failures = 0
         while True:
-            limit = await self._room()
+            if place > 0:
+                await self._busy.wait()
             try:
-                messages = await self._queue.receive(limit, POLL_S, VISIBILITY_S)
+                messages = await self._receive()
             except CloudError as error:
                 failures += 1
                 log.warning("receiving failed", error=type(error).__name__, why=str(error), failures=failures)
@@ -169,19 +179,39 @@ class Consumer:
                 self._accept(message)
             await asyncio.sleep(0)  # handlers start first: making the next request takes a millisecond
 
+    async def _receive(self) -> Sequence[QueueMessage]:
+        async with self._finding_room:
+            limit = await self._room()
+            self._asked_for += limit
+        full = False
+        try:
+            messages = await self._queue.receive(limit, POLL_S, VISIBILITY_S)
+            full = len(messages) == BATCH
+            return messages
+        finally:
+            self._asked_for -= limit
+            self._room_made.set()
+            if full:
+                self._busy.set()
+            else:
+                self._busy.clear()
+
     def _backoff(self, failures: int) -> float:
         return min(LONGEST_BACKOFF_S, 2.0 ** min(failures, 10)) * self._random.uniform(0.5, 1)
 
     async def _room(self) -> int:
         """Wait until there is room, and say for how many; show that the loop lives."""
         self._touch()
-        while len(self._held) >= AT_ONCE:
+        while self._free() <= 0:
             self._room_made.clear()
             await self._room_made.wait()
             self._touch()
-        if len(self._held) > AT_ONCE - BATCH:
+        if self._free() < BATCH:
             await self._clock.sleep(LINGER_S)
-        return min(BATCH, AT_ONCE - len(self._held))
+        return min(BATCH, self._free())
+
+    def _free(self) -> int:
+        return AT_ONCE - len(self._held) - self._asked_for
 
     def _touch(self) -> None:
         if self._heartbeat_file is not None:

@@ -149,6 +149,23 @@ async def test_an_idle_consumer_polls_three_times_a_minute(running: Running) -> 
     assert len(running.queue.calls) <= 31
 
 
+async def test_after_a_busy_time_too(running: Running) -> None:
+    running.queue.put(*(kill(number) for number in range(100)))
+    await running.pass_time(60)
+    before = len(running.queue.calls)
+    await running.pass_time(600)
+    assert running.empty
+    assert len(running.queue.calls) - before <= 31
+
+
+async def test_while_batches_come_full_several_requests_to_receive_are_under_way(running: Running) -> None:
+    running.queue.receiving_s = 1
+    running.queue.put(*(kill(number) for number in range(100)))
+    await running.pass_time(5)
+    first = running.handler.times[0]
+    assert [sum(at < first + within for at in running.handler.times) for within in (0.5, 1.5, 2.5)] == [10, 50, 90]
+
+
 async def test_a_busy_consumer_receives_and_deletes_in_tens(running: Running) -> None:
     running.queue.put(*(kill(number) for number in range(1000)))
     await running.pass_time(5)

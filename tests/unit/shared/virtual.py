@@ -86,6 +86,8 @@ class VirtualQueue:
     dead: list[Dead] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     faults: dict[str, list[Exception]] = field(default_factory=dict)
+    receiving_s: float = 0
+    """How long a request to receive is on its way."""
     _numbers: count[int] = field(default_factory=lambda: count(1))
 
     def put(self, *bodies: str, attributes: Mapping[str, str] | None = None, delay_s: float = 0) -> list[str]:
@@ -110,6 +112,8 @@ class VirtualQueue:
         assert 1 <= limit <= 10
         assert 0 <= wait_s <= 20
         await self._begin("receive", limit)
+        if self.receiving_s:
+            await self.clock.sleep(self.receiving_s)
         deadline = self.clock.monotonic() + wait_s
         while not self.visible and self.clock.monotonic() < deadline:
             await self.clock.sleep(LOOK_EVERY_S)
