@@ -21,6 +21,8 @@ COMMAND = "python -m bench consumer"
 MESSAGES = 500
 TURNS = 30
 WARM_UP = 1000
+WAKING = 100
+"""Messages before each turn that do not count: whoever comes after a large program finds the processor's caches cold."""
 IDLE_S = 60.0
 SETTLE_S = 0.3
 BODY_BYTES = 800
@@ -94,11 +96,16 @@ def _started(server: QueueServer, contender: Contender, processes: ExitStack) ->
     return Running(process, queue, bodies)
 
 
+def _handled(server: QueueServer, running: Running, messages: int) -> None:
+    server.fill(running.queue, running.bodies, messages // len(running.bodies))
+    server.until(running.queue, "left", 0)
+
+
 def _turn(server: QueueServer, running: Running) -> None:
+    _handled(server, running, WAKING)
     time.sleep(SETTLE_S)
     before, requests = cpu_s(running.process), _handling(server, running.queue)
-    server.fill(running.queue, running.bodies, MESSAGES // len(running.bodies))
-    server.until(running.queue, "left", 0)
+    _handled(server, running, MESSAGES)
     time.sleep(SETTLE_S)
     running.cpu_ms.append(1000 * (cpu_s(running.process) - before) / MESSAGES)
     running.requests.append(1000 * (_handling(server, running.queue) - requests) / MESSAGES)
