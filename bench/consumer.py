@@ -22,7 +22,7 @@ MESSAGES = 500
 TURNS = 30
 WARM_UP = 1000
 WAKING = 100
-"""Messages before each turn that do not count: whoever comes after a large program finds the processor's caches cold."""
+"""Messages before each turn that do not count: after a large program a process finds the caches cold."""
 IDLE_S = 60.0
 SETTLE_S = 0.3
 BODY_BYTES = 800
