@@ -44,8 +44,8 @@ REASONS = {
     FORGED: "server.kill.requested.server: String should match",
     SMUGGLED: "server.kill.requested.sudo: Extra inputs",
     ENVELOPED: "the body is not JSON",
-    kill(FAILS): "failed 5 times; the last time: it never works",
-    kill(RAISES): "failed 5 times; the last time: RuntimeError: a bug",
+    kill(FAILS, id="fails", time="2026-01-31T02:00:00Z"): "failed 5 times; the last time: it never works",
+    kill(RAISES, id="raises", time="2026-01-31T02:00:00Z"): "failed 5 times; the last time: RuntimeError: a bug",
 }
 
 
