@@ -28,8 +28,8 @@ SETTLE_S = 0.3
 BODY_BYTES = 800
 NOTE = (
     f"all run at once and get {MESSAGES} messages in turn, {TURNS} times, so that what else the machine does befalls "
-    "all alike; the least of the turns' user and system time, since others' work only adds to it; ours with its JSON "
-    "logs, a line a message, to /dev/null"
+    f"all alike, after {WAKING} that do not count; the least of the turns' user and system time, since others' work "
+    "only adds to it; ours with its JSON logs, a line a message, to /dev/null"
 )
 
 
@@ -91,21 +91,22 @@ def _started(server: QueueServer, contender: Contender, processes: ExitStack) ->
         subprocess.run(contender.command(server, queue, "send"), env=environment, check=True)
         bodies = [server.fill(queue, [], 1)]
     process = processes.enter_context(running(contender.command(server, queue, "consume"), environment))
-    server.fill(queue, bodies, WARM_UP // len(bodies))
-    server.until(queue, "left", 0)
-    return Running(process, queue, bodies)
+    started = Running(process, queue, bodies)
+    _feed(server, started, WARM_UP)
+    return started
 
 
-def _handled(server: QueueServer, running: Running, messages: int) -> None:
+def _feed(server: QueueServer, running: Running, messages: int) -> None:
+    """Send messages, and wait until they are handled."""
     server.fill(running.queue, running.bodies, messages // len(running.bodies))
     server.until(running.queue, "left", 0)
 
 
 def _turn(server: QueueServer, running: Running) -> None:
-    _handled(server, running, WAKING)
+    _feed(server, running, WAKING)
     time.sleep(SETTLE_S)
     before, requests = cpu_s(running.process), _handling(server, running.queue)
-    _handled(server, running, MESSAGES)
+    _feed(server, running, MESSAGES)
     time.sleep(SETTLE_S)
     running.cpu_ms.append(1000 * (cpu_s(running.process) - before) / MESSAGES)
     running.requests.append(1000 * (_handling(server, running.queue) - requests) / MESSAGES)

@@ -289,11 +289,8 @@ def setting(new: Release, old: Release | None, *, anew: bool) -> Release | None:
     """Return what setting a release writes; None where it is so already. Pure.
 
     ``anew``: the present one counts as broken, or its rollout has stopped, so setting it again is another try. The
-    same release set with a rollout, where it was set without, begins one. What was asked for later stays: requests come
-    in any order.
+    same release set with a rollout, where it was set without, begins one.
     """
-    if old is not None and new.asked is not None and old.newest > new.asked:
-        return None
     same = old is not None and old.version == new.version
     if old is not None and same and not anew and (old.rollout or not new.rollout):
         return None
@@ -323,12 +320,15 @@ def shortened(broken: Broken) -> Broken:
 def _after(old: Release | None, new: Release | None) -> Release | None:
     """Return the new pointer with the release before it: another one than its own, if there ever was. Pure.
 
-    What was not asked for at another time is asked for now, which no clock may put before what it replaces.
+    What was asked for later stays: requests come in any order. What was not asked for at another time is asked for now,
+    which no clock may put before what it replaces.
     """
     if new is None:
         return None
     if old is None:
         return new.model_copy(update={"asked": new.newest})
+    if new.asked is not None and old.newest > new.asked:
+        return None
     previous = old.previous if old.version == new.version else old.version
     return new.model_copy(update={"previous": previous, "asked": new.asked or max(new.since, old.newest)})
 

@@ -99,6 +99,40 @@ async def test_a_request_does_not_change_what_was_asked_for_later_while_it_was_c
     assert await current(world) == ("1", 2)
 
 
+@pytest.mark.fault(4, 11)
+@pytest.mark.parametrize("reads", range(6))
+async def test_going_back_undoes_nothing_that_was_asked_for_later_and_set_meanwhile(
+    world: FleetWorld, reads: int
+) -> None:
+    await make(world).asked(asked("1"))
+    world.clock.step(hours=1)
+    await make(world).asked(asked("2", time=world.now))
+    request = undo(world)
+    later = Release(
+        generation=3,
+        component="monolith",
+        version="3",
+        since=world.now,
+        asked=world.now + timedelta(hours=1),
+        by="ben",
+        previous="2",
+    )
+    key = current_release_key("web", "monolith")
+
+    def at_read(number: int) -> None:
+        def happens() -> None:
+            if number:
+                at_read(number - 1)
+            else:
+                world.objects.bodies[key] = encoded(later)
+
+        world.objects.meanwhile("get", happens)
+
+    at_read(reads)
+    await make(world).asked(request)
+    assert (await current(world))[0] == "3"
+
+
 async def test_a_release_that_somebody_sets_at_the_command_line_stands_whatever_his_clock_says(
     world: FleetWorld,
 ) -> None:
