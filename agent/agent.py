@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Runs a provisioning plan on this server, step by step, against the ledger of what is done here.
 
-    python3 agent.py run plan.json [--root DIR]     run a plan (its format: shared/plan.py)
-    python3 agent.py ledger [--root DIR]            print the ledger
+    python3 -I -S agent.py run plan.json [--root DIR]     run a plan (its format: shared/plan.py)
+    python3 -I -S agent.py ledger [--root DIR]            print the ledger
 
-Needs Python 3.8 and nothing else. DIR is the server's root directory: $SERVER_ROOT, or / when that is not set.
+Needs Python 3.8 and nothing else: -I and -S keep out whatever was put into this server's Python. DIR is the server's
+root directory: $SERVER_ROOT, or / when that is not set.
 
 stdout gets one JSON line per step begun (``event: begin``), tried again (``retry``) and ended (``end``), and a last
 one (``result``). The same is PUT to the plan's ``report_url`` as records.Report, as far as that can be reached. Exit
@@ -43,7 +44,6 @@ import hashlib
 import http.client
 import itertools
 import json
-import lzma
 import os
 import pwd
 import queue
@@ -54,7 +54,6 @@ import stat
 import sys
 import threading
 import time
-import traceback
 import urllib.error
 import urllib.request
 import zlib
@@ -102,6 +101,9 @@ GAP_BYTES = 256 * 1024
 
 PIECE_BYTES = 1024 * 1024
 """Large files are read and written in pieces of this."""
+
+FILE_COST_BYTES = 50_000
+"""Making a small file takes as long as so much of a large one."""
 
 RECORD_CHANGES = 20
 """A tree's record that tells of more changes is written anew."""
@@ -604,6 +606,39 @@ def in_background(work: Callable[[], None]) -> None:
         os._exit(0)  # Whatever went wrong, the next run will find.
 
 
+def beside(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Work in a fork, on another core if there is one; return what waits for its end and returns what came of it.
+
+    What comes of it is passed on as JSON. The fork is in our process group, and ends with it.
+
+    Raises:
+        OSError: there can be no fork; or, when waiting, it did not come to its end.
+    """
+    hearing, said = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            write_all(said, json.dumps(work()).encode())
+            os._exit(0)
+        except Stopped:
+            pass  # Whoever waits for us is stopped, too.
+        except BaseException:  # noqa: BLE001 - nothing may get past here; the parent sees the status
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(1)
+    os.close(said)
+
+    def outcome() -> Any:
+        with open(hearing, "rb") as stream:
+            text = stream.read()
+        _, status = os.waitpid(pid, 0)
+        if status:
+            raise OSError(status_text("a part of the step", exit_code(status)))
+        return json.loads(text)
+
+    return outcome
+
+
 def take(lock: int) -> bool:
     """Take a lock, if nobody else has it."""
     try:
@@ -794,7 +829,7 @@ def in_child(gate: int, said: int, work: Callable[[int], None]) -> NoReturn:
         if os.read(gate, 1):
             work(said)
     except BaseException:  # noqa: BLE001 - nothing may get past here; the parent sees the status
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)
 
@@ -1284,12 +1319,14 @@ class Trees:
         folders = top_down(path for path, other in others.items() if not other.target)
         for path in folders:
             os.mkdir(below(part, path), 0o700)
+            if same_names:
+                link_files(below(tree.path, path), below(part, path))
         whole = True
         left_out: set[bytes] = set()
         with directory(tree.path) as source, directory(part) as target:
-            for shard in tree.shards():
+            for shard in tree.shards() if not same_names else ():
                 whole &= tree.load("files", shard=shard)
-                paths = tree.files.keys() if same_names else dict.fromkeys(tree.intact()).keys()
+                paths = dict.fromkeys(tree.intact()).keys()
                 left_out |= tree.files.keys() - paths
                 for path in paths:
                     os.link(path, path, src_dir_fd=source, dst_dir_fd=target)
@@ -1303,6 +1340,14 @@ class Trees:
         new.append(left_out, new)
         os.rename(part, new.path)
         return new
+
+
+def link_files(folder: bytes, to: bytes) -> None:
+    """Link the files of one folder into another. To list them takes a fraction of reading a record."""
+    with directory(folder) as source, directory(to) as target, os.scandir(source) as names:
+        for name in names:
+            if name.is_file(follow_symlinks=False):
+                os.link(name.name, name.name, src_dir_fd=source, dst_dir_fd=target)
 
 
 @contextlib.contextmanager
@@ -1551,9 +1596,9 @@ def read_delta(text: bytes) -> Change:
     """Read a delta (its format: shared/deltas.py).
 
     Raises:
-        Corrupt, LZMAError, ValueError, KeyError, TypeError, IndexError: it is none that this agent knows.
+        Corrupt, zlib.error, ValueError, KeyError, TypeError, IndexError: it is none that this agent knows.
     """
-    head, literals = lzma.decompress(text).split(b"\n", 1)
+    head, literals = zlib.decompress(text).split(b"\n", 1)
     stored = json.loads(head, object_hook=entry)
     if stored["form"] != 1:
         raise Corrupt("the delta is not of a form that this agent knows")
@@ -1643,34 +1688,50 @@ class Sync:
         return spare if spare.same_names() and spare.whole() else None
 
     def _made(self) -> Tree:
-        present, base = self._trees.present(), self._trees.spare()
-        if base is None and present is not None and present.load("others"):
-            base = self._trees.twin(present)
-        if base is not None and not base.load("others"):
-            remove_tree(base.path)
-            base = None
-        if base is None:
-            return self._compared(Tree(self._trees.home, b"none"))
-        if present is not None and present.identity() == self._goal:
-            return self._compared(base)  # It was changed by hand, and the spare tree shares files with it.
-        return self._by_delta(base) or self._compared(base)
+        spare = self._loaded(self._trees.spare())
+        if spare is not None:
+            return self._finished(self._by_delta(spare), spare)
+        present = self._loaded(self._trees.present())
+        return self._compared(Tree(self._trees.home, b"none")) if present is None else self._made_of_twin(present)
 
-    def _by_delta(self, base: Tree) -> Tree | None:
-        """Make the release by a delta from the base's; None when that cannot be done, and nothing has changed then."""
-        delta = self._where.get("deltas", {}).get(base.identity())
-        if delta is None or not base.same_names():
+    def _made_of_twin(self, present: Tree) -> Tree:
+        """Make a spare tree, and meanwhile, on another core, what changes in it."""
+        twin = beside(lambda: self._trees.twin(present).number)
+        try:
+            making = self._by_delta(present)
+        finally:
+            spare = Tree(self._trees.home, b"tree-%d" % twin())
+        same = spare.load("others") and spare.manifest_sha256 == present.manifest_sha256
+        return self._finished(making if same else None, spare)
+
+    def _loaded(self, tree: Tree | None) -> Tree | None:
+        """Return a tree with its folders and links; None when there is none, or its record is damaged."""
+        return tree if tree is not None and tree.load("others") else None
+
+    def _by_delta(self, source: Tree) -> Making | None:
+        """Write the files that a delta from a tree's release has; None when that cannot be done."""
+        present, delta = self._trees.present(), self._where.get("deltas", {}).get(source.manifest_sha256)
+        if present is not None and present.identity() == self._goal:
+            return None  # It was changed by hand, and the spare tree shares files with it.
+        if delta is None or not source.same_names():
             return None
         try:
             text = patiently(lambda: self._fetched(delta["url"]), time.sleep)
             if hashlib.sha256(text).hexdigest() != delta["sha256"]:
                 raise Corrupt("the delta is not the one that the plan names")
-            making = Making(self._trees, base, self._where["packs"], self._moved)
+            making = Making(self._trees, source, self._where["packs"], self._moved)
             making.stage(read_delta(text), [])
         except UNUSABLE as error:
             log(f"the delta is of no use, manifest and packs are: {error!r}")
-            remove(staged(self._trees))
             return None
-        return making.finish(self._goal)
+        return making
+
+    def _finished(self, making: Making | None, base: Tree) -> Tree:
+        """Change a tree into the release, by what was made of it or of its twin."""
+        if making is not None:
+            return making.finish(base, self._goal)
+        remove(staged(self._trees))
+        return self._compared(base)
 
     def _compared(self, base: Tree) -> Tree:
         """Make the release by its manifest, from what is on disk and packs."""
@@ -1683,7 +1744,7 @@ class Sync:
                 raise StepFailed("the plan does not say where all packs of the release are")
             making.stage(compared(base, release, shard), sources)
         os.unlink(manifest.path)
-        return making.finish(self._goal)
+        return making.finish(base, self._goal)
 
     def _manifest(self) -> Manifest:
         path = os.path.join(self._trees.home, b"manifest")
@@ -1705,7 +1766,7 @@ class Sync:
             return response.read_all()
 
 
-UNUSABLE = (Broken, Corrupt, StepFailed, OSError, EOFError, lzma.LZMAError, ValueError, KeyError, TypeError, IndexError)
+UNUSABLE = (Broken, Corrupt, StepFailed, OSError, zlib.error, ValueError, KeyError, TypeError, IndexError)
 """What a delta may be, or the tree that it is for: then there is another way."""
 
 
@@ -1721,22 +1782,25 @@ class Making:
     Where there is no tree yet, they are written to their places at once.
     """
 
-    def __init__(self, trees: Trees, base: Tree, urls: dict[str, str], moved: Moved) -> None:
+    def __init__(self, trees: Trees, source: Tree, urls: dict[str, str], moved: Moved) -> None:
         self._trees = trees
-        self._base = base
+        self._source = source
         self._urls = urls
         self._moved = moved
         self._new = trees.next()
-        self._part = self._new.path + b".part"
-        self._bare = not os.path.isdir(base.path)
+        self._bare = not os.path.isdir(source.path)
         self._count = 0
         self._moves: dict[bytes, int] = {}
         """Which of the files that wait goes where."""
         self._folders: dict[bytes, int] = {}
         self._removed: set[bytes] = set()
         self._seen: set[bytes] = set()
-        self._change = Tree(trees.home, self._new.name)
+        self._change = Tree(trees.home, b"change")
         """What is to be recorded."""
+
+    @property
+    def _part(self) -> bytes:
+        return self._new.path + b".part"
 
     def stage(self, change: Change, sources: list[Tree]) -> None:
         """Write all files of a change, from the trees that are on disk, by recipes, and from packs.
@@ -1744,7 +1808,7 @@ class Making:
         Raises:
             StepFailed, Corrupt, Broken, OSError: a content cannot be had, or would lie outside.
         """
-        check_parents(change, self._base.others)
+        check_parents(change, self._source.others)
         self._folders.update(change.put.folders)
         numbers = {file.path: self._count + number for number, file in enumerate(change.put.files)}
         self._count += len(numbers)
@@ -1758,7 +1822,7 @@ class Making:
 
         made: dict[bytes, Known] = {}
         missing = take_over(change.put.files, Local(sources), place, made)
-        rebuild(self._base.path, change, missing, place, made)
+        rebuild(self._source.path, change, missing, place, made)
         again = Fetching(change.put, missing, place, self._urls, self._moved, made).run(Lending(sources))
         Fetching(change.put, again, place, self._urls, self._moved, made).run(Lending([]))
         self._note(change, numbers, made)
@@ -1782,12 +1846,13 @@ class Making:
             self._change.files.update(made)
             self._change.parts.update(parts)
 
-    def finish(self, manifest_sha256: str) -> Tree:
-        """Put the files into their places, and record what the tree is now. Cut off, it is no tree at all."""
+    def finish(self, base: Tree, manifest_sha256: str) -> Tree:
+        """Put the files into their places in a tree, the source or its twin. Cut off, it is no tree at all."""
         if not self._bare:
-            os.rename(self._base.path, self._part)
-            os.rename(self._base.record_path, self._new.record_path)
-            self._open()
+            self._new = self._trees.next()
+            os.rename(base.path, self._part)
+            os.rename(base.record_path, self._new.record_path)
+            self._open(base)
             self._remove()
             self._make_folders()
             for path, number in self._moves.items():
@@ -1796,7 +1861,7 @@ class Making:
         for path, link in self._change.others.items():
             remove(os.path.join(self._part, path))
             os.symlink(link.target, os.path.join(self._part, path))
-        self._record(manifest_sha256)
+        self._record(base, manifest_sha256)
         os.rename(self._part, self._new.path)
         return self._new
 
@@ -1805,10 +1870,10 @@ class Making:
         changed = {*self._moves, *self._change.others, *self._folders, *self._removed}
         return {parent(path) for path in changed} | self._folders.keys() | self._seen
 
-    def _open(self) -> None:
+    def _open(self, base: Tree) -> None:
         """Let names be changed in folders that do not let their owner, whoever we are."""
         for path in top_down(self._touched()):
-            other = self._base.others.get(path)
+            other = base.others.get(path)
             if other is not None and not other.target and other.mode & 0o300 != 0o300:
                 os.chmod(below(self._part, path), 0o700)
 
@@ -1831,19 +1896,19 @@ class Making:
             remove(to)
             os.rename(path, to)
 
-    def _record(self, manifest_sha256: str) -> None:
+    def _record(self, base: Tree, manifest_sha256: str) -> None:
         """Close the folders that were changed, and note down what there is now."""
         change = self._change
         no_folders = self._removed | change.others.keys() | self._moves.keys()
         for path in reversed(top_down(self._touched() - no_folders)):
-            mode = self._folders[path] if path in self._folders else self._base.others[path].mode
+            mode = self._folders[path] if path in self._folders else base.others[path].mode
             change.others[path] = made_folder(below(self._part, path), mode)
         change.manifest_sha256 = manifest_sha256
         if self._bare:
             self._new.append((), change)
         else:
-            self._base.record_path = self._new.record_path
-            self._base.append(no_folders | self._folders.keys(), change)
+            base.record_path = self._new.record_path
+            base.append(no_folders | self._folders.keys(), change)
 
 
 def check_parents(change: Change, others: dict[bytes, Other]) -> None:
@@ -1991,35 +2056,41 @@ def rebuild(base: bytes, change: Change, missing: dict[str, Content], place: Pla
         if digest in missing and (not source or is_below(source)):
             tasks.append(Recipe(missing[digest], os.path.join(base, source), numbers, change.literals, position))
         position += sum(numbers[::3])
-    large = [task for task in tasks if task.content.size > PIECE_BYTES]
-    done: list[tuple[Content, Known]] = []
-    helpers = [threading.Thread(target=cook, args=(large, place, done), daemon=True) for _ in range(min(2, len(large)))]
-    for helper in helpers:
-        helper.start()
-    cook([task for task in tasks if task.content.size <= PIECE_BYTES], place, done)
-    for helper in helpers:
-        helper.join()
-    for content, known in done:
-        del missing[content.sha256]
-        made[content.files[0].path] = known
+    mine, others = halves(tasks)
+    beside_us = beside(lambda: cook(others, place)) if others else list
+    try:
+        done = cook(mine, place)
+    finally:
+        theirs: list[Any] = beside_us()
+    for digest, facts in (*done, *theirs):
+        content = missing.pop(digest)
+        made[content.files[0].path] = Known(*facts)
         if len(content.files) > 1:
             spread(content, place(content.files[0]), place, made)
 
 
-def cook(tasks: list[Recipe], place: Place, done: list[tuple[Content, Known]]) -> None:
-    """Take tasks off the list and carry them out; from any thread."""
-    while True:
-        try:
-            task = tasks.pop()
-        except IndexError:
-            return
+def halves(tasks: list[Recipe]) -> tuple[list[Recipe], list[Recipe]]:
+    """Share out work for two. Pure."""
+    shares: tuple[list[Recipe], list[Recipe]] = ([], [])
+    costs = [0, 0]
+    for task in sorted(tasks, key=lambda task: -task.content.size):
+        least = costs.index(min(costs))
+        shares[least].append(task)
+        costs[least] += task.content.size + FILE_COST_BYTES
+    return shares
+
+
+def cook(tasks: list[Recipe], place: Place) -> list[tuple[str, Known]]:
+    """Carry out tasks; return what is known of the files that came out right, by content."""
+    done = []
+    for task in tasks:
         try:
             known = task.make(place(task.content.files[0]))
         except OSError as error:
             log(f"{task.content.files[0].path!r} cannot be made of what it was: {error}")
         else:
-            if known is not None:
-                done.append((task.content, known))
+            done += [(task.content.sha256, known)] if known is not None else []
+    return done
 
 
 class Recipe(NamedTuple):
@@ -2368,5 +2439,12 @@ def main(arguments: list[str]) -> int:
         return refuse(error)
 
 
+def command(arguments: list[str]) -> NoReturn:
+    """Be the command: end with ``main``'s exit status, and at once, since tidying up takes as long as starting."""
+    status = main(arguments)
+    sys.stdout.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command(sys.argv[1:])

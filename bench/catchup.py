@@ -43,6 +43,10 @@ NEEDED_BYTES = 9_000_000_000
 """At full size: the versions, a store, and a server's two trees or a rival's two archives."""
 ROUNDS = 3
 
+_COMMAND = "import sys; sys.path.insert(0, sys.argv[1]); import agent; agent.command(sys.argv[2:])"
+START = (sys.executable, "-I", "-S", "-c", _COMMAND, str(Path(agent.__file__).parent))
+"""How the document in ``deploy/messaging.yaml`` starts the agent."""
+
 
 @dataclass
 class Results:
@@ -296,7 +300,7 @@ class _Ours:
         plan = self._root.parent / "plan.json"
         plan.write_text(asyncio.run(_plan(self._store, version.name, deltas)).model_dump_json())
         requests, sent = self._server.requests, self._server.sent
-        ran, _ = run([sys.executable, agent.__file__, "run", str(plan), "--root", str(self._root)])
+        ran, _ = run([*START, "run", str(plan), "--root", str(self._root)])
         moved = replace(ran, wire_mb=(self._server.sent - sent) / 1e6, requests=self._server.requests - requests)
         with (self._root / agent.HOME / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # What it does in the background must not be in another's figures.

@@ -1,6 +1,6 @@
 """Deltas: one object that makes a release from an earlier one, entries and contents.
 
-A delta is one LZMA stream: a line of JSON, then what is new of the contents, one after the other. The line is:
+A delta is one zlib stream: a line of JSON, then what is new of the contents, one after the other. The line is:
 
     form       1
     base       SHA-256 of the manifest that it starts from
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import lzma
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +102,7 @@ def _delta(
         "blocks": numbering.blocks(),
         "recipes": recipes,
     }
-    return lzma.compress(json.dumps(head, separators=(",", ":")).encode() + b"\n" + literals)
+    return zlib.compress(json.dumps(head, separators=(",", ":")).encode() + b"\n" + literals, 9)
 
 
 def _referring(new: Manifest, entry: Entry, numbering: Numbering, has_recipe: bool) -> Entry:

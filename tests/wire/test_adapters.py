@@ -19,6 +19,7 @@ from shared.aws import Cloud, open_cloud
 from shared.clock import SystemClock
 from shared.cloud import (
     CommandState,
+    CommandStatus,
     Denied,
     GroupMember,
     NotFound,
@@ -37,7 +38,7 @@ from tests.wire.running import RunningCloud
 T = TypeVar("T")
 NOBODY = "i-0123456789abcdef0"
 SLOW = b"import time; time.sleep(100)"
-AGENT = b"import os, sys\nprint(sys.argv[1], open(sys.argv[2]).read(), os.environ['SERVER_ROOT'])\n"
+AGENT = b"import os\ndef command(given): print(given[0], open(given[1]).read(), os.environ['SERVER_ROOT'])\n"
 PLAN = (
     Plan(
         fleet="web",
@@ -310,14 +311,35 @@ async def test_a_plan_runs_on_a_server_and_leaves_nothing_of_itself(
     cloud: Cloud, builder: str, local_cloud: RunningCloud
 ) -> None:
     command = await run_plan(cloud, builder, "attempt-1")
-    ended = await until(
-        lambda: cloud.commands.status(builder, command), lambda status: status.state != CommandState.RUNNING
-    )
-    assert (ended.state, ended.code) == (CommandState.SUCCEEDED, 0)
-    word, plan, root = ended.output.split()
+    status = await until(lambda: cloud.commands.status(builder, command), ended)
+    assert (status.state, status.code) == (CommandState.SUCCEEDED, 0)
+    word, plan, root = status.output.split()
     assert (word, plan) == ("run", PLAN.decode())
     assert root.startswith(str(local_cloud.state))
     assert not list(local_cloud.state.glob("instances/*/root/var/lib/autoprovisioner/run.*"))
+
+
+@real
+async def test_an_agent_that_a_server_has_is_not_fetched_again_unless_it_is_damaged(
+    cloud: Cloud, builder: str, local_cloud: RunningCloud
+) -> None:
+    async def outcome(comment: str, url: str | None = None) -> CommandState:
+        changed = {"AgentUrl": url} if url else {}
+        command = await run_plan(cloud, builder, comment, agent=AGENT, document=RUN_DOCUMENT, **changed)
+        return (await until(lambda: cloud.commands.status(builder, command), ended)).state
+
+    nowhere = await cloud.objects.presign_get("run/nothing", 600)
+    assert await outcome("kept-1") == CommandState.SUCCEEDED
+    assert await outcome("kept-2", nowhere) == CommandState.SUCCEEDED
+    [agent] = local_cloud.state.glob(f"instances/{builder}/root/var/lib/autoprovisioner/agents/*/agent.py")
+    agent.write_bytes(AGENT[:-5])
+    assert await outcome("kept-3", nowhere) == CommandState.FAILED
+    assert await outcome("kept-4") == CommandState.SUCCEEDED
+    assert agent.read_bytes() == AGENT
+
+
+def ended(status: CommandStatus) -> bool:
+    return status.state != CommandState.RUNNING
 
 
 @real
@@ -327,12 +349,10 @@ async def test_what_was_tampered_with_is_named_and_nothing_runs(
 ) -> None:
     changed = {parameter: "0" * 64}
     command = await run_plan(cloud, builder, f"attempt-{parameter}", agent=AGENT, document=RUN_DOCUMENT, **changed)
-    ended = await until(
-        lambda: cloud.commands.status(builder, command), lambda status: status.state != CommandState.RUNNING
-    )
-    assert ended.state == CommandState.FAILED
-    assert ended.errors.strip() == f"{what} has another digest than {'0' * 64}, so nothing was run"
-    assert ended.output == ""
+    status = await until(lambda: cloud.commands.status(builder, command), ended)
+    assert status.state == CommandState.FAILED
+    assert status.errors.strip() == f"{what} has another digest than {'0' * 64}, so nothing was run"
+    assert status.output == ""
 
 
 @real
@@ -359,10 +379,8 @@ async def test_a_cancelled_command_ends_as_cancelled_and_one_that_is_unknown_is_
     command = await run_plan(cloud, builder, "attempt-6", agent=SLOW)
     assert (await cloud.commands.status(builder, command)).state == CommandState.RUNNING
     await cloud.commands.cancel(builder, command)
-    ended = await until(
-        lambda: cloud.commands.status(builder, command), lambda status: status.state != CommandState.RUNNING
-    )
-    assert ended.state == CommandState.CANCELLED
+    status = await until(lambda: cloud.commands.status(builder, command), ended)
+    assert status.state == CommandState.CANCELLED
     await cloud.commands.cancel(builder, command)
     unknown = "01234567-89ab-4cde-8f01-23456789abcd"
     assert (await cloud.commands.status(builder, unknown)).state == CommandState.UNKNOWN

@@ -159,7 +159,7 @@ class Bench:
         return path
 
     def command(self, plan: Path) -> list[str]:
-        return [sys.executable, str(AGENT), "run", str(plan), "--root", str(self.root)]
+        return [sys.executable, "-I", "-S", str(AGENT), "run", str(plan), "--root", str(self.root)]
 
     def run(self, *steps: Mapping[str, Any], **changed: object) -> Ran:
         """Run a plan with these steps."""

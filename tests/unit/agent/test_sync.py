@@ -1,11 +1,11 @@
 import asyncio
 import hashlib
 import json
-import lzma
 import os
 import random
 import shutil
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -332,15 +332,15 @@ async def test_without_a_delta_that_is_of_use_the_packs_bring_the_release(
     body = bench.objects.bodies.pop(key)
     outside = b'{"form": 1, "removed": ["../bin"], "entries": [], "recipes": {}}\n'
     through = {"form": 1, "removed": [], "entries": [{"path": "dangling/x", "sha256": EMPTY}], "recipes": {}}
-    others = {"unreadable": b"x", "another form": lzma.compress(b'{"form": 2}\n'), "outside": lzma.compress(outside)}
-    others["link"] = lzma.compress(json.dumps(through).encode() + b"\n")
+    others = {"unreadable": b"x", "another form": zlib.compress(b'{"form": 2}\n'), "outside": zlib.compress(outside)}
+    others["link"] = zlib.compress(json.dumps(through).encode() + b"\n")
     if trouble in others:
         bench.objects.bodies[key] = others[trouble]
         delta["sha256"] = hashlib.sha256(others[trouble]).hexdigest()
     elif trouble == "one byte":
         bench.objects.bodies[key] = body[:50] + bytes([body[50] ^ 1]) + body[51:]
     elif trouble == "forged":
-        bench.objects.bodies[key] = lzma.compress(lzma.decompress(body).replace(b'"mode":384', b'"mode":511'))
+        bench.objects.bodies[key] = zlib.compress(zlib.decompress(body).replace(b'"mode":384', b'"mode":511'))
     elif trouble == "none":
         step["content"]["deltas"] = {}
     assert bench.run(step).ends == {"code": "done"}
@@ -406,6 +406,36 @@ async def test_what_was_replaced_by_hand_is_not_taken_over_where_there_was_no_sp
     touched.unlink()
     touched.write_text("print('me!')\n")
     assert bench.run(step).end("code")["requests"] > 1
+    assert described(bench.tree) == described(source)
+
+
+async def test_a_delta_is_one_request_where_there_is_no_spare_tree_too(bench: Bench, source: Path) -> None:
+    step = await two_versions(bench, source)
+    agent.remove_tree(os.fsencode(spare(bench)))
+    before = described(bench.tree)
+    assert bench.run(step).end("code")["requests"] == 1
+    assert described(bench.tree) == described(source)
+    assert described(spare(bench)) == before
+
+
+async def test_what_is_replaced_while_the_spare_tree_is_made_is_not_taken_over(
+    bench: Bench, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = await two_versions(bench, source)
+    agent.remove_tree(os.fsencode(spare(bench)))
+    touched = bench.tree / "app/main.py"
+
+    def late(work: Callable[[], object]) -> Callable[[], object]:
+        def outcome() -> object:
+            touched.unlink()
+            touched.write_text("print('me!')\n")
+            return work()
+
+        return outcome
+
+    monkeypatch.setattr(agent, "beside", late)
+    monkeypatch.setattr(agent, "halves", lambda tasks: (tasks, []))
+    agent.Sync(agent.Trees(str(bench.root), "srv/app"), step["content"], agent.Moved()).run()
     assert described(bench.tree) == described(source)
 
 

@@ -1,6 +1,6 @@
 import json
-import lzma
 import random
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ async def delta_of(objects: FakeObjects, source: Path) -> tuple[dict[str, Any], 
     found = [body for key, body in objects.bodies.items() if "/deltas/" in key]
     if not found:
         return None
-    head, literals = lzma.decompress(found[0]).split(b"\n", 1)
+    head, literals = zlib.decompress(found[0]).split(b"\n", 1)
     return json.loads(head), literals
 
 
