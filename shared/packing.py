@@ -13,7 +13,7 @@ import re
 import stat
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,9 @@ PACK_BYTES = 32 * 1024 * 1024
 
 MATCHED_BYTES = 1024 * 1024 * 1024
 """Larger files are packed whole when they change: what is matched is held in memory."""
+
+_DIGEST_BYTES = 8 * 1024 * 1024
+"""Pieces of this are read for a digest: after each, a thread may have to wait for its turn."""
 
 _LEAST_COPY = 4096
 """A shorter stretch that is stored already is stored again: referring to it costs as much."""
@@ -156,41 +159,46 @@ def _source(entry: os.DirEntry[bytes], path: bytes) -> Source:
 
 @dataclass
 class Packing:
-    """Packs what is not ``known`` of the sources: run ``packs`` to its end, then read ``digests`` and ``places``.
+    """Packs what is not known of the sources: run ``packs`` to its end, then read ``digests`` and ``places``.
 
     ``places`` of contents that are new count the blocks of all packs in the order they were yielded.
     """
 
     sources: list[Source]
-    known: frozenset[str]
     progress: Progress | None = None
     digests: dict[str, str] = field(default_factory=dict)
     """Of each file, by path: the SHA-256 of its content."""
     places: dict[str, Place] = field(default_factory=dict)
+    _known: Container[str] = frozenset()
     _texts: int = 0
     _open: bytearray = field(default_factory=bytearray)
 
-    def new_large(self) -> list[Source]:
-        """Read the large files, and return those whose content is not known.
+    def digest_large(self) -> None:
+        """Read the large files. Threads do nearly all of that without holding others up.
 
         Raises:
             SourceError, OSError: as ``packs``.
         """
-        large = [source for source in self.sources if source.kind == "file" and source.size > BLOCK_BYTES]
+        large = self._files(large=True)
         with ThreadPoolExecutor(_WORKERS) as pool:
-            digests = pool.map(lambda file: _digest(_pieces(file)), large)
+            digests = pool.map(lambda file: _digest(_pieces(file, _DIGEST_BYTES)), large)
             self.digests.update(zip((file.path for file in large), digests, strict=True))
-        return [file for file in large if self.digests[file.path] not in self.known]
 
-    def packs(self, earlier: Mapping[str, Earlier]) -> Iterator[Pack]:
-        """Read the small files, and the large ones that are new, and yield the packs; call ``new_large`` before.
+    def new_large(self, known: Container[str]) -> list[Source]:
+        """Return the large files whose content is not known; call ``digest_large`` before."""
+        return [file for file in self._files(large=True) if self.digests[file.path] not in known]
 
-        Of a file that ``earlier`` has by its path, only what is new is packed.
+    def packs(self, known: Container[str], earlier: Callable[[], Mapping[str, Earlier]]) -> Iterator[Pack]:
+        """Read the small files, and the large ones that are new, and yield the packs.
+
+        Of a file that ``earlier`` returns by its path, only what is new is packed. It is called after the small files,
+        and waits for ``digest_large`` first.
 
         Raises:
             SourceError: a file changed while it was read.
             OSError: a file cannot be read.
         """
+        self._known = known
         with ThreadPoolExecutor(_WORKERS) as pool:
             waiting: list[_Compressed] = []
             for compressed in _in_order(pool, self._blocks(earlier)):
@@ -201,22 +209,37 @@ class Packing:
             if waiting:
                 yield _pack(waiting)
 
-    def _blocks(self, earlier: Mapping[str, Earlier]) -> Iterator[bytes]:
+    def _files(self, *, large: bool) -> list[Source]:
+        files = (source for source in self.sources if source.kind == "file")
+        return [file for file in files if (file.size > BLOCK_BYTES) == large]
+
+    def _blocks(self, earlier: Callable[[], Mapping[str, Earlier]]) -> Iterator[bytes]:
         """Yield the text of each block, in order."""
-        files = [source for source in self.sources if source.kind == "file"]
-        total, done = sum(file.size for file in files), 0
-        for file in files:
-            if file.size <= BLOCK_BYTES:
-                yield from self._small(file)
-            elif self._is_new(self.digests[file.path]):
-                yield from self._large(file, earlier.get(file.path))
-            done += file.size
-            if self.progress is not None:
-                self.progress(done, total)
+        tell = self._telling()
+        for file in self._files(large=False):
+            yield from self._small(file)
+            tell(file.size)
+        before = earlier()
+        for file in self._files(large=True):
+            if self._is_new(self.digests[file.path]):
+                yield from self._large(file, before.get(file.path))
+            tell(file.size)
         yield from self._close()
 
+    def _telling(self) -> Callable[[int], None]:
+        """Return what takes how many bytes more are read, and tells."""
+        total, done = sum(source.size for source in self.sources), 0
+
+        def tell(size: int) -> None:
+            nonlocal done
+            done += size
+            if self.progress is not None:
+                self.progress(done, total)
+
+        return tell
+
     def _is_new(self, digest: str) -> bool:
-        return digest not in self.known and digest not in self.places
+        return digest not in self._known and digest not in self.places
 
     def _small(self, file: Source) -> Iterator[bytes]:
         text = read_source(file)
@@ -348,14 +371,17 @@ def _in_order(pool: ThreadPoolExecutor, texts: Iterator[bytes]) -> Iterator[_Com
         yield ahead.popleft().result()
 
 
-def _pieces(file: Source) -> Iterator[bytes]:
-    """Yield the file's content in pieces of a block; raise SourceError when it is not as it was when listed."""
+def _pieces(file: Source, length: int = BLOCK_BYTES) -> Iterator[bytes]:
+    """Yield the file's content in pieces; raise SourceError when it is not as it was when listed."""
     read = 0
-    with open(os.open(file.at, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as stream:
-        while read < file.size and (piece := stream.read(min(BLOCK_BYTES, file.size - read))):
+    handle = os.open(file.at, os.O_RDONLY | os.O_NOFOLLOW)  # One such object less for each of very many files.
+    try:
+        while read < file.size and (piece := os.read(handle, min(length, file.size - read))):
             read += len(piece)
             yield piece
-        status = os.fstat(stream.fileno())
+        status = os.fstat(handle)
+    finally:
+        os.close(handle)
     if (read, status.st_size, status.st_mtime_ns) != (file.size, file.size, file.changed_ns):
         raise _changed(file)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -70,13 +71,14 @@ async def publish(
         CloudError: S3 did not take it; what was uploaded is used by the next try. The release may be there by then,
             without deltas.
     """
-    known, newest = await _known(objects, component)
     sources = await asyncio.to_thread(read_tree, directory)
-    packing = Packing(sources, frozenset(known), progress)
-    changed = await asyncio.to_thread(packing.new_large)
-    with TemporaryDirectory() as folder:
-        earlier = await _earlier(objects, newest, changed, Path(folder))
-        blocks = await _upload(objects, component, packing, earlier)
+    packing = Packing(sources, progress)
+    digesting = asyncio.create_task(asyncio.to_thread(packing.digest_large))
+    try:
+        known, newest = await _known(objects, component)
+        blocks = await _upload_new(objects, component, packing, known, newest, digesting)
+    finally:
+        digesting.cancel()
     published, existed = await _put_manifest(objects, _laid_out(component, version, packing, known, blocks))
     await _put_deltas(objects, published, sources)
     return _info(published, sum(block.length for block in blocks), existed)
@@ -162,12 +164,27 @@ async def _stored(objects: ObjectsPort, component: str, version: str) -> bytes:
 
 async def _known(objects: ObjectsPort, component: str) -> tuple[dict[str, Place], Manifest | None]:
     """Return where the newest releases' contents are, of several copies the newest; and the newest release itself."""
-    known: dict[str, Place] = {}
-    newest = None
-    for version in (await versions(objects, component))[-LOOK_BACK:]:
-        newest = (await manifest(objects, component, version)).manifest
-        known.update((entry.sha256, newest.place(entry)) for entry in newest.files() if entry.size)
+    listed = list(await versions(objects, component))[-LOOK_BACK:]
+    if not listed:
+        return {}, None
+    newest = (await manifest(objects, component, listed.pop())).manifest
+    known = _places(newest)
+    for version in reversed(listed):
+        older = await asyncio.to_thread(_lacking, await _stored(objects, component, version), known)
+        known.update(_places(older))
     return known, newest
+
+
+def _places(release: Manifest) -> dict[str, Place]:
+    return {entry.sha256: release.place(entry) for entry in release.files() if entry.size}
+
+
+def _lacking(stored: bytes, known: Container[str]) -> Manifest:
+    """Read a manifest with only those entries whose content is not known: few, and all take several times as long."""
+    parsed = json.loads(stored)
+    return Manifest.model_validate(
+        parsed | {"entries": [entry for entry in parsed["entries"] if entry.get("sha256", "") not in known]}
+    )
 
 
 async def _earlier(
@@ -182,12 +199,31 @@ async def _earlier(
     return {entry.path: Earlier(texts[entry.sha256], before.place(entry)) for entry in entries if entry.sha256 in texts}
 
 
-async def _upload(
-    objects: ObjectsPort, component: str, packing: Packing, earlier: Mapping[str, Earlier]
+async def _upload_new(
+    objects: ObjectsPort,
+    component: str,
+    packing: Packing,
+    known: Mapping[str, Place],
+    newest: Manifest | None,
+    digesting: Awaitable[None],
 ) -> list[Block]:
-    """Upload the packs, each while the next is made; return the blocks of all in their order."""
+    """Upload what is new. While small files are read, find out which large ones changed, and read what they were."""
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # A thread may be at work there when we give up.
+
+        async def reading() -> dict[str, Earlier]:
+            await digesting
+            return await _earlier(objects, newest, packing.new_large(known), Path(folder))
+
+        earlier = asyncio.run_coroutine_threadsafe(reading(), asyncio.get_running_loop())
+        try:
+            return await _upload(objects, component, packing.packs(known, earlier.result))
+        finally:
+            earlier.cancel()
+
+
+async def _upload(objects: ObjectsPort, component: str, made: Iterator[Pack]) -> list[Block]:
+    """Upload packs, each while the next is made; return the blocks of all in their order."""
     blocks: list[Block] = []
-    made = packing.packs(earlier)
     pack = await asyncio.to_thread(next, made, None)
     while pack is not None:
         blocks.extend(pack.blocks)

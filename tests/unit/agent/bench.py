@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.server
 import json
@@ -174,6 +175,11 @@ class Bench:
         return subprocess.Popen(
             self.command(self.plan(*steps, **changed)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+
+    def settle(self) -> None:
+        """Wait until what runs on in the background has ended: it looks at all files, and puts them right."""
+        with (self.root / agent.HOME / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
     async def publish(self, version: str, directory: Path) -> dict[str, Any]:
         """Publish a release; return the step that syncs it to ``srv/app``."""

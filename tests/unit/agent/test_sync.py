@@ -155,6 +155,7 @@ async def test_a_release_that_stands_without_an_entry_in_the_ledger_is_not_built
 async def test_a_copied_disk_whose_files_lost_their_times_is_not_fetched_again(bench: Bench, source: Path) -> None:
     step = await bench.publish("1", source)
     bench.run(step)
+    bench.settle()
     for path in bench.tree.rglob("*"):
         os.utime(path, (1, 1), follow_symlinks=False)
     assert bench.run(step).end("code")["requests"] == 1
