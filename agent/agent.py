@@ -1121,7 +1121,8 @@ class Tree:
         for path in map(os.fsencode, line.get("gone", ())):
             self.files.pop(path, None)
             self.others.pop(path, None)
-        files = ((os.fsencode(path), Known(*facts)) for path, facts in line.get("files", {}).items())
+        found = line.get("files", {})
+        files = zip(map(os.fsencode, found), map(Known._make, found.values()))  # noqa: B905 - newer than Python 3.8
         self.files.update(files if shard is ALL else ((path, known) for path, known in files if shard.has(path)))
         for path, (mode, target, *times) in line.get("others", {}).items():
             self.others[os.fsencode(path)] = Other(mode, os.fsencode(target), *times)
@@ -1202,8 +1203,8 @@ def known_at(path: bytes, known: Known, folder: int | None = None) -> bool:
         status = os.stat(path, dir_fd=folder, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    facts = (status.st_mode, status.st_size, status.st_mtime_ns)
-    return facts == (stat.S_IFREG | known.mode, known.size, known.changed_ns)
+    same = status.st_size == known.size and status.st_mtime_ns == known.changed_ns
+    return same and status.st_mode == stat.S_IFREG | known.mode
 
 
 def lines_of(tree: Tree) -> Iterator[str]:
