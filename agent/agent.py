@@ -1560,21 +1560,20 @@ class Manifest:
             begin = re.search(r'"entries"\s*:\s*\[', text)
             if begin is None:
                 raise ValueError("no entries")
-            head, text = text[: begin.end()], text[begin.end() :].lstrip()
-            at = 0
-            while not text.startswith("]", at):
+            head, at = text[: begin.end()], begin.end()
+            while True:
+                at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+                if text.startswith("]", at):
+                    break
                 try:
                     each, at = decoder.raw_decode(text, at)
-                except ValueError:
+                except ValueError:  # What is read so far ends within an entry, or before one.
                     more = stream.read(PIECE_BYTES)
                     if not more:
                         raise
-                    text, at = text[at:].lstrip() + more, 0
+                    text, at = text[at:] + more, 0
                     continue
                 yield each
-                at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
-                if at == len(text):
-                    text, at = stream.read(PIECE_BYTES).lstrip(), 0
             self._rest = json.loads(head + text[at:] + stream.read(), object_hook=entry)
 
 

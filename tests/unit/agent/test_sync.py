@@ -540,6 +540,24 @@ async def test_a_file_that_was_written_to_in_place_is_put_right_in_the_backgroun
     assert described(bench.tree) == described(source)
 
 
+async def test_a_manifest_is_read_wherever_the_pieces_end_that_it_is_read_in(
+    bench: Bench, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.publish("1", source)
+    path = bench.folder / "manifest"
+    body = bench.objects.bodies["releases/app/1/manifest.json"]
+    for layout in (body, json.dumps(json.loads(body), indent=2).encode()):
+        path.write_bytes(layout)
+        monkeypatch.setattr(agent, "PIECE_BYTES", 1_000_000)
+        whole = agent.Manifest(os.fsencode(path)).release(agent.ALL)
+        first = layout.index(b'"entries"') + 20
+        for length in range(first, len(layout) + 1):
+            monkeypatch.setattr(agent, "PIECE_BYTES", length)
+            read = agent.Manifest(os.fsencode(path)).release(agent.ALL)
+            assert (read.files, read.folders, read.links) == (whole.files, whole.folders, whole.links), length
+            assert read.blocks == whole.blocks
+
+
 async def sync_in_shards(bench: Bench, step: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Bring a release as an agent does whose memory is tiny."""
     monkeypatch.setattr(agent, "SHARD_BYTES", 700)
