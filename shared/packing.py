@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -159,9 +160,10 @@ def _source(entry: os.DirEntry[bytes], path: bytes) -> Source:
 
 @dataclass
 class Packing:
-    """Packs what is not known of the sources: run ``packs`` to its end, then read ``digests`` and ``places``.
+    """Packs what is not known of the sources: ``digest_large``, ``small`` (these also at once), and then ``large``.
 
-    ``places`` of contents that are new count the blocks of all packs in the order they were yielded.
+    Run to their ends, they leave ``digests``, and ``places`` of contents that are new: these count the blocks of all
+    packs in the order they were yielded.
     """
 
     sources: list[Source]
@@ -170,14 +172,16 @@ class Packing:
     """Of each file, by path: the SHA-256 of its content."""
     places: dict[str, Place] = field(default_factory=dict)
     _known: Container[str] = frozenset()
+    _done: int = 0
     _texts: int = 0
     _open: bytearray = field(default_factory=bytearray)
+    _waiting: list[_Compressed] = field(default_factory=list)
 
     def digest_large(self) -> None:
         """Read the large files. Threads do nearly all of that without holding others up.
 
         Raises:
-            SourceError, OSError: as ``packs``.
+            SourceError, OSError: as ``small``.
         """
         large = self._files(large=True)
         with ThreadPoolExecutor(_WORKERS) as pool:
@@ -188,55 +192,58 @@ class Packing:
         """Return the large files whose content is not known; call ``digest_large`` before."""
         return [file for file in self._files(large=True) if self.digests[file.path] not in known]
 
-    def packs(self, known: Container[str], earlier: Callable[[], Mapping[str, Earlier]]) -> Iterator[Pack]:
-        """Read the small files, and the large ones that are new, and yield the packs.
-
-        Of a file that ``earlier`` returns by its path, only what is new is packed. It is called after the small files,
-        and waits for ``digest_large`` first.
+    def small(self, known: Container[str]) -> Iterator[Pack]:
+        """Read the small files, and yield the packs that become full.
 
         Raises:
             SourceError: a file changed while it was read.
             OSError: a file cannot be read.
         """
         self._known = known
+        yield from self._full(self._small_blocks())
+
+    def large(self, earlier: Mapping[str, Earlier]) -> Iterator[Pack]:
+        """Read the large files that are new, and yield the packs; of one that ``earlier`` has, only what is new.
+
+        Raises:
+            SourceError, OSError: as ``small``.
+        """
+        yield from self._full(self._large_blocks(earlier))
+        if self._waiting:
+            yield _pack(self._waiting)
+
+    def _full(self, texts: Iterator[bytes]) -> Iterator[Pack]:
         with ThreadPoolExecutor(_WORKERS) as pool:
-            waiting: list[_Compressed] = []
-            for compressed in _in_order(pool, self._blocks(earlier)):
-                waiting.append(compressed)
-                if sum(len(each.body) for each in waiting) >= PACK_BYTES:
-                    yield _pack(waiting)
-                    waiting = []
-            if waiting:
-                yield _pack(waiting)
+            for compressed in _in_order(pool, texts):
+                self._waiting.append(compressed)
+                if sum(len(each.body) for each in self._waiting) >= PACK_BYTES:
+                    yield _pack(self._waiting)
+                    self._waiting = []
 
     def _files(self, *, large: bool) -> list[Source]:
         files = (source for source in self.sources if source.kind == "file")
         return [file for file in files if (file.size > BLOCK_BYTES) == large]
 
-    def _blocks(self, earlier: Callable[[], Mapping[str, Earlier]]) -> Iterator[bytes]:
-        """Yield the text of each block, in order."""
-        tell = self._telling()
+    def _small_blocks(self) -> Iterator[bytes]:
         for file in self._files(large=False):
             yield from self._small(file)
-            tell(file.size)
-        before = earlier()
+            self._tell(file)
+
+    def _large_blocks(self, earlier: Mapping[str, Earlier]) -> Iterator[bytes]:
         for file in self._files(large=True):
             if self._is_new(self.digests[file.path]):
-                yield from self._large(file, before.get(file.path))
-            tell(file.size)
+                yield from self._large(file, earlier.get(file.path))
+            self._tell(file)
         yield from self._close()
 
-    def _telling(self) -> Callable[[int], None]:
-        """Return what takes how many bytes more are read, and tells."""
-        total, done = sum(source.size for source in self.sources), 0
+    def _tell(self, file: Source) -> None:
+        self._done += file.size
+        if self.progress is not None:
+            self.progress(self._done, self._total)
 
-        def tell(size: int) -> None:
-            nonlocal done
-            done += size
-            if self.progress is not None:
-                self.progress(done, total)
-
-        return tell
+    @cached_property
+    def _total(self) -> int:
+        return sum(source.size for source in self.sources)
 
     def _is_new(self, digest: str) -> bool:
         return digest not in self._known and digest not in self.places

@@ -214,9 +214,10 @@ async def _upload_new(
             await digesting
             return await _earlier(objects, newest, packing.new_large(known), Path(folder))
 
-        earlier = asyncio.run_coroutine_threadsafe(reading(), asyncio.get_running_loop())
+        earlier = asyncio.create_task(reading())
         try:
-            return await _upload(objects, component, packing.packs(known, earlier.result))
+            blocks = await _upload(objects, component, packing.small(known))
+            return blocks + await _upload(objects, component, packing.large(await earlier))
         finally:
             earlier.cancel()
 
