@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import orjson
 
+from services.baker.decide import DAILY_BUDGET
 from shared.cloud import AlarmState, Image, StoredObject
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
 from shared.records import Bake, Pointer, Rollout, bake_key, history_key, pointer_key, rollout_key
@@ -27,6 +29,9 @@ CALLS_A_MINUTE = 4000
 """For one process and four servers, besides what the messages that it receives ask for; past this it spins."""
 
 CALLS_A_MESSAGE = 10
+
+BAKES_DAY = timedelta(hours=24) - timedelta(seconds=1200)
+"""The day of the bakes' budget, less twice what clocks are off by."""
 
 
 class Violated(Exception):
@@ -48,6 +53,8 @@ class Invariants:
         self._pause: deque[tuple[float, str]] = deque([(0.0, "")])
         self._alarm: deque[tuple[float, AlarmState]] = deque([(0.0, "OK")])
         self._ran: dict[tuple[str, str], str] = {}
+        self._baked: dict[str, datetime] = {}
+        """When each bake that had a builder was asked for."""
         self._calls: dict[str, int] = {}
         self._minute_ends = 60.0
         self._most_calls = CALLS_A_MINUTE * max(1.0, world.options.servers / 4)
@@ -269,6 +276,15 @@ class Invariants:
         for (bake, role), number in builders.items():
             if number > 1:
                 self._violated(9, f"after {process.name} {bake} has {number} living {role}s")
+            self._bake_budget(bake)
+
+    def _bake_budget(self, bake: str) -> None:
+        """12: of those asked for within a day so many have a builder."""
+        if bake not in self._baked:
+            self._baked[bake] = datetime.strptime(bake, f"{NAME}-%Y%m%dt%H%M%S").replace(tzinfo=UTC)
+            day = [at for at in self._baked.values() if self._baked[bake] - BAKES_DAY < at <= self._baked[bake]]
+            if len(day) > DAILY_BUDGET:
+                self._violated(12, f"{bake} is bake {len(day)} within a day, {DAILY_BUDGET} are allowed")
 
     def _violated(self, number: int, what: str) -> None:
         self._world.violated(number, what)

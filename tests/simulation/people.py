@@ -157,10 +157,11 @@ class People:
         self._world.messaging.queue("janitor").send('{"type":"tick"}')
 
     def _corrupt(self, amount: float) -> None:
-        key = status_key(NAME)
+        """A document is spoilt, and put back later; not twice at once, or what is put back would be what was spoilt."""
+        key, spoilt = status_key(NAME), '{"schema": 99}'
         stored = self._world.bucket.get(key)
-        if stored is not None:
-            self._write(key, '{"schema": 99}')
+        if stored is not None and stored.body != spoilt.encode():
+            self._write(key, spoilt)
             self._world.after(300 + amount * 900, lambda: self._restore(key, stored.body.decode()))
 
     def _restore(self, key: str, body: str) -> None:
