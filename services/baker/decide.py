@@ -17,7 +17,7 @@ from shared.moments import utc
 from shared.records import Attempt, Bake, Fallback
 
 DAILY_BUDGET = 6
-"""Bakes that a fleet may have in 24 hours: one a night, and room for people."""
+"""Bakes that a fleet may have in 24 hours. The last is the night's: whoever else asks has one less."""
 
 STALE = timedelta(days=1)
 """A request this old has been overtaken by a nightly bake."""

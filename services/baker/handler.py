@@ -129,8 +129,9 @@ class Baker:
         latest = await self._documents.get(Baking, baking_key(fleet.fleet))
         if latest is not None and latest.bake != bake and await self._under_way(fleet, latest):
             return Done(f"bake {latest.bake} of {fleet.fleet} is under way; there is one at a time")
-        if await self._over_budget(fleet, bake):
-            return Done(f"{fleet.fleet} has had its {DAILY_BUDGET} bakes of the day")
+        budget = DAILY_BUDGET if request.source == SOURCE else DAILY_BUDGET - 1
+        if await self._over_budget(fleet, bake, budget):
+            return Done(f"{fleet.fleet} has had its {budget} bakes of the day")
         if not await self._claimed(fleet.fleet, bake, latest):
             return LookAgain(1, f"another bake of {fleet.fleet} began meanwhile")
         record = Bake(
@@ -153,15 +154,15 @@ class Baker:
         bake = await self._documents.get(Bake, key)
         return bake is not None and bake.ended is None
 
-    async def _over_budget(self, fleet: Fleet, bake: str) -> bool:
+    async def _over_budget(self, fleet: Fleet, bake: str, budget: int) -> bool:
         prefix = bake_key(fleet.fleet, "").removesuffix(".json")
         keys = await self._documents.keys(prefix)
-        if recent((key.removeprefix(prefix).removesuffix(".json") for key in keys), self._clock.now()) < DAILY_BUDGET:
+        if recent((key.removeprefix(prefix).removesuffix(".json") for key in keys), self._clock.now()) < budget:
             return False
         await self._alerts.raise_alert(
             fleet.fleet,
             "bake-budget",
-            f"{bake} was not begun: {fleet.fleet} has had {DAILY_BUDGET} bakes in 24 hours; something asks too often",
+            f"{bake} was not begun: {fleet.fleet} has had {budget} bakes in 24 hours; something asks too often",
             f"aws s3 ls s3://${{AUTOPROVISIONER_BUCKET:-autoprovisioner}}/{prefix}",
         )
         return True

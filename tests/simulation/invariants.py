@@ -279,10 +279,10 @@ class Invariants:
             self._bake_budget(bake)
 
     def _bake_budget(self, bake: str) -> None:
-        """12: of those asked for within a day so many have a builder."""
+        """12: of those asked for within the last day so many have a builder."""
         if bake not in self._baked:
             self._baked[bake] = datetime.strptime(bake, f"{NAME}-%Y%m%dt%H%M%S").replace(tzinfo=UTC)
-            day = [at for at in self._baked.values() if self._baked[bake] - BAKES_DAY < at <= self._baked[bake]]
+            day = [at for at in self._baked.values() if at > self._world.now() - BAKES_DAY]
             if len(day) > DAILY_BUDGET:
                 self._violated(12, f"{bake} is bake {len(day)} within a day, {DAILY_BUDGET} are allowed")
 

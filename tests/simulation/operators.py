@@ -22,6 +22,7 @@ KINDS = (
     "delete-pointer",
     "bake",
     "bake",
+    "bakes",
     "release",
     "release",
     "release",

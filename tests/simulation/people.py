@@ -107,6 +107,11 @@ class People:
     def _bake(self, amount: float) -> None:
         self.ask("image.bake.requested", by="gil", reason="a fresh one")
 
+    def _bakes(self, amount: float) -> None:
+        """Somebody's script asks again and again."""
+        for number in range(10):
+            self._world.after(number * (20 + amount * 600), lambda: self._bake(amount))
+
     def _release(self, amount: float) -> None:
         self.ask_release(VERSIONS[int(amount * len(VERSIONS))], rollout=self._chance.random() < 0.7)
 
