@@ -240,7 +240,7 @@ def test_the_commands_are_lines_of_text() -> None:
 def test_parameters_stand_in_single_quotes_and_can_not_leave_them() -> None:
     script = "\n".join(COMMANDS)
     assert set(re.findall(r"\{\{ (\w+) \}\}", script)) == set(PARAMETERS)
-    assert script.count("{{") == len(re.findall(r" '\{\{ \w+ \}\}' ", script.replace("' '", "'  '")))
+    assert script.count("{{") == len(re.findall(r"\s'\{\{ \w+ \}\}'\s", script.replace("' '", "'  '")))
     for parameter in PARAMETERS.values():
         for breaking in "'\"`$\\;|<>(){}*!#\n\r\t \x00é":
             assert not re.fullmatch(parameter["allowedPattern"], f"https://example.com/{breaking}")
