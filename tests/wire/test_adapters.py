@@ -331,7 +331,7 @@ async def test_an_agent_that_a_server_has_is_not_fetched_again_unless_it_is_dama
     nowhere = await cloud.objects.presign_get("run/nothing", 600)
     assert await outcome("kept-1") == CommandState.SUCCEEDED
     assert await outcome("kept-2", nowhere) == CommandState.SUCCEEDED
-    [agent] = local_cloud.state.glob(f"instances/{builder}/root/var/lib/autoprovisioner/agents/*/agent.py")
+    [agent] = local_cloud.state.glob(f"instances/{builder}/**/agents/*/agent.py")
     agent.write_bytes(AGENT[:-5])
     assert await outcome("kept-3", nowhere) == CommandState.FAILED
     assert await outcome("kept-4") == CommandState.SUCCEEDED

@@ -224,6 +224,17 @@ def ran(status: int, output: str, errors: str) -> Ran:
     return Ran(status, [json.loads(line) for line in output.splitlines()], errors)
 
 
+def trees(bench: Bench) -> list[str]:
+    """What lies beside the link: trees and their records, and whatever else is there."""
+    return sorted(path.name for path in (bench.root / "srv/.app.trees").iterdir())
+
+
+def spare(bench: Bench) -> Path:
+    """The tree that the next release is made of."""
+    [other] = {name for name in trees(bench) if "." not in name} - {bench.tree.resolve().name}
+    return bench.root / "srv/.app.trees" / other
+
+
 def script(step: str, text: str, fingerprint: str = "1", **more: object) -> dict[str, Any]:
     """A run step."""
     return {"step": step, "kind": "run", "fingerprint": fingerprint, "timeout_s": 30, "script": text, **more}

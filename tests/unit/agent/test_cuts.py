@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from agent import agent
-from tests.unit.agent.bench import Bench, described, script
+from tests.unit.agent.bench import Bench, described, script, spare
 
 Facts = dict[str, tuple[object, ...]]
 
@@ -44,14 +44,13 @@ async def two_releases(bench: Bench) -> tuple[dict[str, Any], Facts, dict[str, A
     return first, dict(old), await bench.publish("2", source), dict(described(source))
 
 
-@pytest.mark.parametrize("spare", [True, False], ids=["spare tree", "no spare tree"])
+@pytest.mark.parametrize("has_spare", [True, False], ids=["spare tree", "no spare tree"])
 async def test_cut_off_before_anything_it_does_a_sync_leaves_the_old_or_the_new_tree_and_a_rerun_completes(
-    bench: Bench, spare: bool
+    bench: Bench, has_spare: bool
 ) -> None:
     first, old, second, new = await two_releases(bench)
-    for tree in (bench.root / "srv/.app.trees").glob("tree-*") if not spare else ():
-        if tree.name.removesuffix(".json") != bench.tree.resolve().name:
-            agent.remove(os.fsencode(tree))
+    if not has_spare:
+        agent.remove_tree(os.fsencode(spare(bench)))
 
     cuts = cut_everywhere(bench.plan(second), bench.root)
 

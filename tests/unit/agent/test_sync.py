@@ -13,7 +13,7 @@ import pytest
 
 from agent import agent
 from shared import packing
-from tests.unit.agent.bench import Bench, described, script
+from tests.unit.agent.bench import Bench, described, script, spare, trees
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 
@@ -47,10 +47,6 @@ def write(directory: Path, name: str, content: bytes, mode: int = 0o644) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     path.chmod(mode)
-
-
-def trees(bench: Bench) -> list[str]:
-    return sorted(path.name for path in (bench.root / "srv/.app.trees").iterdir())
 
 
 async def test_a_release_arrives_exactly_as_it_was_published(bench: Bench, source: Path) -> None:
@@ -349,12 +345,6 @@ async def test_without_a_delta_that_is_of_use_the_packs_bring_the_release(
     assert described(bench.tree) == described(source)
 
 
-def spare(bench: Bench) -> Path:
-    """The tree that the next release is made of."""
-    [other] = {name for name in trees(bench) if "." not in name} - {bench.tree.resolve().name}
-    return bench.root / "srv/.app.trees" / other
-
-
 async def test_a_delta_that_broke_off_is_fetched_again(bench: Bench, source: Path) -> None:
     step = await two_versions(bench, source)
     [delta] = step["content"]["deltas"].values()
@@ -417,6 +407,22 @@ async def test_a_delta_is_one_request_where_there_is_no_spare_tree_too(bench: Be
     assert bench.run(step).end("code")["requests"] == 1
     assert described(bench.tree) == described(source)
     assert described(spare(bench)) == before
+
+
+async def test_what_goes_wrong_in_making_a_spare_tree_is_said(
+    bench: Bench, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = await two_versions(bench, source)
+    agent.remove_tree(os.fsencode(spare(bench)))
+    before = described(bench.tree)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(agent, "link_files", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        agent.Sync(agent.Trees(str(bench.root), "srv/app"), step["content"], agent.Moved()).run()
+    assert described(bench.tree) == before
 
 
 async def test_what_is_replaced_while_the_spare_tree_is_made_is_not_taken_over(

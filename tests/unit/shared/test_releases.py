@@ -1,13 +1,19 @@
+import asyncio
+import contextlib
+import gc
 import hashlib
 import os
 import random
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from shared import contents, packing, releases
 from shared.cloud import Denied, Unavailable
@@ -177,6 +183,34 @@ async def test_a_file_that_changes_while_it_is_read_is_an_error(
     monkeypatch.setattr(releases, "read_tree", read_and_change)
     with pytest.raises(SourceError, match=f"{name}: changed while it was read"):
         await releases.publish(objects, "app", "1", source)
+
+
+async def test_of_two_things_that_go_wrong_at_once_one_is_said_and_none_is_left_to_the_loop(
+    objects: FakeObjects, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    listed = [replace(each, changed_ns=each.changed_ns - 1) for each in packing.read_tree(source)]
+    monkeypatch.setattr(releases, "read_tree", lambda _: listed)
+
+    async def keys(prefix: str) -> list[str]:
+        for _ in range(100):  # Meanwhile the large file is found to have changed.
+            await asyncio.sleep(0.001)
+        raise Unavailable("S3 is down")
+
+    monkeypatch.setattr(objects, "keys", keys)
+    with contextlib.suppress(Unavailable):  # Unlike pytest.raises it keeps no frames, and so no tasks.
+        await releases.publish(objects, "app", "1", source)
+    gc.collect()
+    assert heard == []
+
+
+@pytest.mark.parametrize("stored", [b"{not json", b"{}", b'{"entries": [1]}', b'{"form": 2, "entries": []}'])
+async def test_an_older_manifest_that_is_damaged_is_an_error(objects: FakeObjects, source: Path, stored: bytes) -> None:
+    await releases.publish(objects, "app", "2", source)
+    objects.bodies[manifest_key("app", "1")] = stored
+    with pytest.raises(ValidationError):
+        await releases.publish(objects, "app", "3", source)
 
 
 async def test_what_is_no_file_directory_or_link_is_refused(objects: FakeObjects, source: Path) -> None:
