@@ -37,7 +37,7 @@ soak: .venv/ready
 check: .venv/ready
 	@sh deploy/check.sh
 
-## make sweep   strike every workflow at every await in every way (tests take a sample; about half an hour)
+## make sweep   strike every workflow at every await and every change (tests take a sample; about an hour)
 sweep: .venv/ready
 	@SWEEP_SAMPLE=0 $(PYTHON) -m pytest -n 2 tests/simulation/test_sweep.py
 
