@@ -79,6 +79,7 @@ class _Schedule:
     key: tuple[str, str]
     expression: str
     what: Any
+    created: datetime | None = None
 
 
 class Schedules:
@@ -90,11 +91,11 @@ class Schedules:
         self._since: dict[tuple[str, str], datetime] = {}
 
     def tick(self) -> None:
-        """Fire what is due. A schedule's first period begins when it is first seen."""
+        """Fire what is due. A schedule's first period begins when it was made, a rule's when it is first seen."""
         now = self._clock.now()
         seen = {}
         for schedule in [*_rules(), *_schedules()]:
-            since = self._since.get(schedule.key, now)
+            since = self._since.get(schedule.key, schedule.created or now)
             is_due = due(schedule.expression, since, now)
             seen[schedule.key] = now if is_due else since
             if is_due:
@@ -121,4 +122,5 @@ def _schedules() -> Iterator[_Schedule]:
     for group in list(scheduler_backends[ACCOUNT][REGION].schedule_groups.values()):
         for schedule in list(group.schedules.values()):
             if schedule.state == "ENABLED":
-                yield _Schedule((schedule.arn, schedule.schedule_expression), schedule.schedule_expression, schedule)
+                expression, made = schedule.schedule_expression, datetime.fromtimestamp(schedule.creation_date, UTC)
+                yield _Schedule((schedule.arn, expression), expression, schedule, made)

@@ -17,7 +17,7 @@ from shared import releases
 from shared.clock import Clock
 from shared.cloud import ObjectsPort, ServersPort
 from shared.components import Components
-from shared.documents import Documents
+from shared.documents import CorruptDocument, Documents
 from shared.fleets import Fleets
 from shared.outlines import Outline
 from shared.records import (
@@ -148,7 +148,7 @@ async def needed(needs: Needs, component: str) -> set[str]:
     for version in listed:
         try:
             found.append(await releases.outline(needs.objects, component, version))
-        except (ValueError, releases.UnknownRelease) as error:
+        except (CorruptDocument, releases.UnknownRelease) as error:
             raise Refusal(f"nothing was deleted: release {version} of {component} cannot be read") from error
     return await releases.objects_of(needs.objects, component, found)
 

@@ -11,9 +11,9 @@ from shared.cloud import CloudError, Denied
 from shared.components import CannotSet
 from shared.documents import CorruptDocument
 from shared.fleets import UnknownFleet
-from shared.packing import SourceError
 from shared.releases import UnknownRelease, VersionTaken
 from shared.settings import SettingsError
+from shared.sources import SourceError
 
 EXPECTED = (
     AlreadyRunning,

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from shared.cloud import Conflict, ObjectsPort, StoredObject, Unavailable
+from shared.cloud import Conflict, ObjectsPort, Unavailable
 from shared.coalescing import Coalescer
 from shared.records import Record
 
 R = TypeVar("R", bound=Record)
+M = TypeVar("M", bound=BaseModel)
 
 TRIES = 8
 """Writes that one change attempts; past that many lost races somebody is fighting us, and the message waits."""
@@ -161,7 +162,7 @@ class Documents:
         stored = await self._objects.get(key)
         if stored is None:
             return None, None
-        return _decode(model, key, stored), stored.etag
+        return decode(model, key, stored.body), stored.etag
 
     def _stamp(self, new: R, old: R | None) -> R:
         generation = old.generation + 1 if old else 1
@@ -185,9 +186,14 @@ def _encode(document: Record) -> bytes:
     return document.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
 
 
-def _decode(model: type[R], key: str, stored: StoredObject) -> R:
+def decode(model: type[M], key: str, body: bytes) -> M:
+    """Return what a document says.
+
+    Raises:
+        CorruptDocument: it is not what the model says.
+    """
     try:
-        return model.model_validate_json(stored.body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         raise CorruptDocument(key, _first_problem(error)) from error
 

@@ -1,4 +1,4 @@
-"""Reading a directory that is to be released, and packing its contents.
+"""Packing the contents of a directory that is to be released.
 
 Files are cut into pieces of at most ``BLOCK_BYTES``; small files share a block. A block is one zlib stream: what the
 agent can read with the standard library, in bounded memory. Blocks stand one after the other in packs. Of a large file
@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-import stat
 import zlib
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from shared.recipes import Text, TooMuch, copies
+from shared.sources import Source, changed, digest, digests, pieces, read_source
 
 BLOCK_BYTES = 256 * 1024
 """Large enough to compress well and be few, small enough that fetching one small file costs little."""
@@ -30,9 +28,6 @@ PACK_BYTES = 32 * 1024 * 1024
 
 MATCHED_BYTES = 1024 * 1024 * 1024
 """Larger files are packed whole when they change: what is matched is held in memory."""
-
-_DIGEST_BYTES = 8 * 1024 * 1024
-"""Pieces of this are read for a digest: after each, a thread may have to wait for its turn."""
 
 _LEAST_COPY = 4096
 """A shorter stretch that is stored already is stored again: referring to it costs as much."""
@@ -46,11 +41,7 @@ _LEVEL = 1
 _WORKERS = os.cpu_count() or 1
 
 Progress = Callable[[int, int], None]
-"""Told (bytes read so far, bytes in all)."""
-
-
-class SourceError(Exception):
-    """The directory cannot be released as it is; the message says which path and why."""
+"""Told (bytes done so far, bytes in all): half of each byte is done when its digest is known."""
 
 
 class Block(NamedTuple):
@@ -60,19 +51,6 @@ class Block(NamedTuple):
     offset: int
     length: int
     size: int
-
-
-@dataclass(frozen=True)
-class Source:
-    """One path of the directory. ``path`` is as in the manifest, ``at`` is where it is on this machine."""
-
-    path: str
-    kind: Literal["file", "dir", "link"]
-    mode: int
-    at: bytes
-    size: int = 0
-    changed_ns: int = 0
-    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,51 +94,9 @@ class Earlier(NamedTuple):
     place: Place
 
 
-def encode_name(name: bytes) -> str:
-    """Return a path as text that any JSON can carry: ``%`` and what is not UTF-8 appear as ``%XX``."""
-    text = os.fsdecode(name) if isinstance(name, bytes) else name
-    return re.sub("[%\udc80-\udcff]", lambda found: f"%{os.fsencode(found[0])[0]:02X}", text)
-
-
-def read_tree(directory: Path) -> list[Source]:
-    """Return everything in the directory, and itself as ``.``, sorted by path.
-
-    Raises:
-        SourceError: it is not a directory, or has something in it that is no file, directory or link.
-        OSError: something in it cannot be read.
-    """
-    root = os.fsencode(directory)
-    if not os.path.isdir(root):
-        raise SourceError(f"{directory} is not a directory")
-    top = Source(".", "dir", stat.S_IMODE(os.stat(root).st_mode), root)
-    return sorted([top, *_below(root, b"")], key=lambda source: source.path)
-
-
-def _below(directory: bytes, prefix: bytes) -> Iterator[Source]:
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            source = _source(entry, prefix + entry.name)
-            yield source
-            if source.kind == "dir":
-                yield from _below(entry.path, prefix + entry.name + b"/")
-
-
-def _source(entry: os.DirEntry[bytes], path: bytes) -> Source:
-    name = encode_name(path)
-    status = entry.stat(follow_symlinks=False)
-    mode = stat.S_IMODE(status.st_mode)
-    if stat.S_ISREG(status.st_mode):
-        return Source(name, "file", mode, entry.path, status.st_size, status.st_mtime_ns)
-    if stat.S_ISDIR(status.st_mode):
-        return Source(name, "dir", mode, entry.path)
-    if stat.S_ISLNK(status.st_mode):
-        return Source(name, "link", 0o777, entry.path, target=encode_name(os.readlink(entry.path)))
-    raise SourceError(f"{name}: neither a file, a directory nor a link")
-
-
 @dataclass
 class Packing:
-    """Packs what is not known of the sources: ``digest_large``, ``small`` (these also at once), and then ``large``.
+    """Packs what is not known of the sources: ``digest_small`` and ``digest_large``, at once, ``large``, and ``small``.
 
     Run to their ends, they leave ``digests``, and ``places`` of contents that are new: these count the blocks of all
     packs in the order they were yielded.
@@ -177,38 +113,55 @@ class Packing:
     _open: bytearray = field(default_factory=bytearray)
     _waiting: list[_Compressed] = field(default_factory=list)
 
-    def digest_large(self) -> None:
-        """Read the large files. Threads do nearly all of that without holding others up.
-
-        Raises:
-            SourceError, OSError: as ``small``.
-        """
-        large = self._files(large=True)
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            digests = pool.map(lambda file: _digest(_pieces(file, _DIGEST_BYTES)), large)
-            self.digests.update(zip((file.path for file in large), digests, strict=True))
-
-    def new_large(self, known: Container[str]) -> list[Source]:
-        """Return the large files whose content is not known; call ``digest_large`` before."""
-        return [file for file in self._files(large=True) if self.digests[file.path] not in known]
-
-    def small(self, known: Container[str]) -> Iterator[Pack]:
-        """Read the small files, and yield the packs that become full.
+    def digest_small(self) -> None:
+        """Read the small files: a process beside does it.
 
         Raises:
             SourceError: a file changed while it was read.
             OSError: a file cannot be read.
         """
-        self._known = known
-        yield from self._full(self._small_blocks())
+        small = self._files(large=False)
+        for file, found in zip(small, digests(small), strict=True):
+            self._digested(file, found or digest(file))
 
-    def large(self, earlier: Mapping[str, Earlier]) -> Iterator[Pack]:
-        """Read the large files that are new, and yield the packs; of one that ``earlier`` has, only what is new.
+    def digest_large(self) -> None:
+        """Read the large files. Threads do nearly all of that without holding others up.
 
         Raises:
-            SourceError, OSError: as ``small``.
+            SourceError, OSError: as ``digest_small``.
         """
+        large = self._files(large=True)
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            for file, found in zip(large, pool.map(digest, large), strict=True):
+                self._digested(file, found)
+
+    def _digested(self, file: Source, found: str) -> None:
+        self.digests[file.path] = found
+        self._tell(file)
+
+    def new_large(self, known: Container[str]) -> list[Source]:
+        """Return the large files whose content is not known; call ``digest_large`` before."""
+        return [file for file in self._files(large=True) if self.digests[file.path] not in known]
+
+    def large(self, known: Container[str], earlier: Mapping[str, Earlier]) -> Iterator[Pack]:
+        """Read the large files that are new, and yield the packs that become full.
+
+        Of one that ``earlier`` has, only what is new is packed.
+
+        Raises:
+            SourceError, OSError: as ``digest_small``.
+        """
+        self._known = known
         yield from self._full(self._large_blocks(earlier))
+
+    def small(self, known: Container[str]) -> Iterator[Pack]:
+        """Read the small files that are new, and yield the packs.
+
+        Raises:
+            SourceError, OSError: as ``digest_small``.
+        """
+        self._known = known
+        yield from self._full(self._small_blocks())
         if self._waiting:
             yield _pack(self._waiting)
 
@@ -224,37 +177,34 @@ class Packing:
         files = (source for source in self.sources if source.kind == "file")
         return [file for file in files if (file.size > BLOCK_BYTES) == large]
 
-    def _small_blocks(self) -> Iterator[bytes]:
-        for file in self._files(large=False):
-            yield from self._small(file)
-            self._tell(file)
-
     def _large_blocks(self, earlier: Mapping[str, Earlier]) -> Iterator[bytes]:
         for file in self._files(large=True):
-            if self._is_new(self.digests[file.path]):
+            if self._is_new(file):
                 yield from self._large(file, earlier.get(file.path))
+            self._tell(file)
+
+    def _small_blocks(self) -> Iterator[bytes]:
+        for file in self._files(large=False):
+            if file.size and self._is_new(file):
+                text = read_source(file)
+                part, full = self._put(text)
+                yield from full
+                self._placed(file, hashlib.sha256(text).hexdigest(), (part,))
             self._tell(file)
         yield from self._close()
 
     def _tell(self, file: Source) -> None:
         self._done += file.size
         if self.progress is not None:
-            self.progress(self._done, self._total)
+            self.progress(self._done // 2, self._total)
 
     @cached_property
     def _total(self) -> int:
         return sum(source.size for source in self.sources)
 
-    def _is_new(self, digest: str) -> bool:
-        return digest not in self._known and digest not in self.places
-
-    def _small(self, file: Source) -> Iterator[bytes]:
-        text = read_source(file)
-        digest = self.digests[file.path] = hashlib.sha256(text).hexdigest()
-        if text and self._is_new(digest):
-            part, full = self._put(text)
-            yield from full
-            self.places[digest] = (part,)
+    def _is_new(self, file: Source) -> bool:
+        found = self.digests[file.path]
+        return found not in self._known and found not in self.places
 
     def _large(self, file: Source, earlier: Earlier | None) -> Iterator[bytes]:
         if earlier is not None and file.size <= MATCHED_BYTES:
@@ -266,7 +216,7 @@ class Packing:
         yield from self._close()
         first, read = self._texts, hashlib.sha256()
         sizes = []
-        for piece in _pieces(file):
+        for piece in pieces(file, BLOCK_BYTES):
             read.update(piece)
             self._texts += 1
             sizes.append(len(piece))
@@ -286,10 +236,10 @@ class Packing:
                 parts.append(part)
         self._placed(file, hashlib.sha256(text).hexdigest(), tuple(parts))
 
-    def _placed(self, file: Source, digest: str, place: Place) -> None:
-        if digest != self.digests[file.path]:
-            raise _changed(file)
-        self.places[digest] = place
+    def _placed(self, file: Source, found: str, place: Place) -> None:
+        if found != self.digests[file.path]:
+            raise changed(file)
+        self.places[found] = place
 
     def _put(self, text: bytes) -> tuple[Part, list[bytes]]:
         """Add a text to the open block; return where it is, and the block that was closed for it."""
@@ -338,16 +288,6 @@ def _stretch(place: Place, start: int, length: int) -> Iterator[Part]:
         position += part.length
 
 
-def read_source(file: Source) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        SourceError: the file changed since it was listed.
-        OSError: it cannot be read.
-    """
-    return b"".join(_pieces(file))
-
-
 class _Compressed(NamedTuple):
     body: bytes
     size: int
@@ -376,29 +316,3 @@ def _in_order(pool: ThreadPoolExecutor, texts: Iterator[bytes]) -> Iterator[_Com
             yield ahead.popleft().result()
     while ahead:
         yield ahead.popleft().result()
-
-
-def _pieces(file: Source, length: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """Yield the file's content in pieces; raise SourceError when it is not as it was when listed."""
-    read = 0
-    handle = os.open(file.at, os.O_RDONLY | os.O_NOFOLLOW)  # A file object costs a quarter more, for each small file.
-    try:
-        while read < file.size and (piece := os.read(handle, min(length, file.size - read))):
-            read += len(piece)
-            yield piece
-        status = os.fstat(handle)
-    finally:
-        os.close(handle)
-    if (read, status.st_size, status.st_mtime_ns) != (file.size, file.size, file.changed_ns):
-        raise _changed(file)
-
-
-def _digest(pieces: Iterator[bytes]) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _changed(file: Source) -> SourceError:
-    return SourceError(f"{file.path}: changed while it was read; publish from a directory that nobody writes to")

@@ -10,22 +10,26 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.cloud import Conflict, ObjectsPort, Unavailable
 from shared.contents import contents
 from shared.deltas import make_delta
+from shared.documents import CorruptDocument, decode
 from shared.ids import ComponentName, Version
 from shared.manifests import Entry, Manifest, Numbering, PublishedRelease, Stored
 from shared.outlines import Globs, Outline
 from shared.outlines import outline as outlined
-from shared.packing import Block, Earlier, Pack, Packing, Place, Progress, Source, read_tree
+from shared.packing import Block, Earlier, Pack, Packing, Place, Progress
 from shared.plan import Content, Delta
 from shared.records import delta_key, deltas_prefix, manifest_key, pack_key
+from shared.sources import Source, read_tree
 
 LOOK_BACK = 10
 """How many of the newest releases' contents are used again; older ones would cost more to read than they save."""
@@ -68,18 +72,21 @@ async def publish(
         VersionTaken: the version was published before with other content.
         SourceError: the directory has something in it that cannot be released, or changed meanwhile.
         OSError: something in the directory cannot be read.
+        CorruptDocument: the manifest of a recent release cannot be read. The release may be there, without deltas.
         CloudError: S3 did not take it; what was uploaded is used by the next try. The release may be there by then,
             without deltas.
     """
     sources = await asyncio.to_thread(read_tree, directory)
     packing = Packing(sources, progress)
-    digesting = asyncio.create_task(asyncio.to_thread(packing.digest_large))
+    reading = [asyncio.create_task(asyncio.to_thread(each)) for each in (packing.digest_large, packing.digest_small)]
     try:
-        known, newest = await _known(objects, component)
-        blocks = await _upload_new(objects, component, packing, known, newest, digesting)
+        past = await _past(objects, component)
+        blocks = await _upload_new(objects, component, packing, past, *reading)
     finally:
-        digesting.cancel()
-    published, existed = await _put_manifest(objects, _laid_out(component, version, packing, known, blocks))
+        for each in reading:
+            each.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+    published, existed = await _put_manifest(objects, _laid_out(component, version, packing, past.known, blocks))
     await _put_deltas(objects, published, sources)
     return _info(published, sum(block.length for block in blocks), existed)
 
@@ -89,11 +96,11 @@ async def manifest(objects: ObjectsPort, component: str, version: str) -> Publis
 
     Raises:
         UnknownRelease: it was never published.
-        pydantic.ValidationError: its manifest is damaged, or of a newer form.
+        CorruptDocument: its manifest is damaged, or of a newer form.
         CloudError: S3 did not answer.
     """
     stored = await _stored(objects, component, version)
-    parsed = await asyncio.to_thread(Manifest.model_validate_json, stored)
+    parsed = await asyncio.to_thread(decode, Manifest, manifest_key(component, version), stored)
     return PublishedRelease(parsed, hashlib.sha256(stored).hexdigest())
 
 
@@ -101,9 +108,13 @@ async def outline(objects: ObjectsPort, component: str, version: str, asked: Ite
     """Read what planning needs of a release, in a fraction of the memory that its manifest would take.
 
     Raises:
-        UnknownRelease, CloudError: as ``manifest``. ValueError: the manifest is damaged, or of a newer form.
+        UnknownRelease, CorruptDocument, CloudError: as ``manifest``.
     """
-    return await asyncio.to_thread(outlined, await _stored(objects, component, version), asked)
+    stored = await _stored(objects, component, version)
+    try:
+        return await asyncio.to_thread(outlined, stored, asked)
+    except ValueError as error:
+        raise CorruptDocument(manifest_key(component, version), str(error)) from error
 
 
 async def versions(objects: ObjectsPort, component: str) -> Sequence[str]:
@@ -162,17 +173,37 @@ async def _stored(objects: ObjectsPort, component: str, version: str) -> bytes:
     return stored.body
 
 
-async def _known(objects: ObjectsPort, component: str) -> tuple[dict[str, Place], Manifest | None]:
-    """Return where the newest releases' contents are, of several copies the newest; and the newest release itself."""
+@dataclass
+class _Past:
+    """Where the contents of the newest releases are."""
+
+    newest: Manifest | None
+    known: dict[str, Place]
+    """By SHA-256: those of the newest release, and what was looked for."""
+    older: Mapping[str, bytes]
+    """The manifests of those before it by their keys, newest first: the newest has most of what they have."""
+
+    def look_for(self, digests: Iterable[str]) -> None:
+        """Find out where contents are, of several copies the newest. Reading all of a manifest takes far longer."""
+        lacking = {digest.encode() for digest in digests} - {digest.encode() for digest in self.known}
+        for key, stored in self.older.items():
+            found = lacking.intersection(_DIGEST.findall(stored)) if lacking else set()
+            if found:
+                self.known.update(_places(_with(key, stored, {digest.decode() for digest in found})))
+                lacking -= found
+
+
+_DIGEST = re.compile(rb"\b[0-9a-f]{64}\b")
+
+
+async def _past(objects: ObjectsPort, component: str) -> _Past:
     listed = list(await versions(objects, component))[-LOOK_BACK:]
     if not listed:
-        return {}, None
+        return _Past(None, {}, {})
     newest = (await manifest(objects, component, listed.pop())).manifest
-    known = _places(newest)
-    for version in reversed(listed):
-        older = await asyncio.to_thread(_lacking, await _stored(objects, component, version), known)
-        known.update(_places(older))
-    return known, newest
+    older = await asyncio.gather(*(_stored(objects, component, version) for version in reversed(listed)))
+    keys = [manifest_key(component, version) for version in reversed(listed)]
+    return _Past(newest, _places(newest), dict(zip(keys, older, strict=True)))
 
 
 def _places(release: Manifest) -> dict[str, Place]:
@@ -187,11 +218,15 @@ class _Unread(BaseModel):
     entries: list[dict[str, Any]]
 
 
-def _lacking(stored: bytes, known: Container[str]) -> Manifest:
-    """Read a manifest with only those entries whose content is not known: few, and all take several times as long."""
-    unread = _Unread.model_validate_json(stored)
-    lacking = [entry for entry in unread.entries if entry.get("sha256") not in known]
-    return Manifest.model_validate({**(unread.model_extra or {}), "entries": lacking})
+def _with(key: str, stored: bytes, wanted: Container[str]) -> Manifest:
+    """Read a manifest with only those entries whose content is wanted: all take several times as long.
+
+    Raises:
+        CorruptDocument: it is damaged, or of a newer form.
+    """
+    unread = decode(_Unread, key, stored)
+    entries = [entry for entry in unread.entries if entry.get("sha256") in wanted]
+    return decode(Manifest, key, orjson.dumps({**(unread.model_extra or {}), "entries": entries}))
 
 
 async def _earlier(
@@ -210,23 +245,19 @@ async def _upload_new(
     objects: ObjectsPort,
     component: str,
     packing: Packing,
-    known: Mapping[str, Place],
-    newest: Manifest | None,
-    digesting: Awaitable[None],
+    past: _Past,
+    large_read: Awaitable[None],
+    small_read: Awaitable[None],
 ) -> list[Block]:
-    """Upload what is new. While small files are read, find out which large ones changed, and read what they were."""
+    """Upload what is new, large files first: small ones take longer to read."""
+    await large_read
+    await asyncio.to_thread(past.look_for, packing.digests.copy().values())
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # A thread may be at work there when we give up.
-
-        async def reading() -> dict[str, Earlier]:
-            await digesting
-            return await _earlier(objects, newest, packing.new_large(known), Path(folder))
-
-        earlier = asyncio.create_task(reading())
-        try:
-            blocks = await _upload(objects, component, packing.small(known))
-            return blocks + await _upload(objects, component, packing.large(await earlier))
-        finally:
-            earlier.cancel()
+        earlier = await _earlier(objects, past.newest, packing.new_large(past.known), Path(folder))
+        blocks = await _upload(objects, component, packing.large(past.known, earlier))
+    await small_read
+    await asyncio.to_thread(past.look_for, packing.digests.values())
+    return blocks + await _upload(objects, component, packing.small(past.known))
 
 
 async def _upload(objects: ObjectsPort, component: str, made: Iterator[Pack]) -> list[Block]:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from shared import names
 from shared.clock import Clock
 from shared.cloud import CommandsPort, CommandState, CommandStatus, Conflict, Instance, ObjectsPort
+from shared.documents import CorruptDocument
 from shared.fleet import Fleet
 from shared.outlines import Outline
 from shared.plan import Content, Plan
@@ -232,7 +233,7 @@ class Runs:
             return await outline(self._objects, component, version, inputs_of(fleet, component))
         except UnknownRelease as error:
             raise NoPlan(str(error), component) from error
-        except ValueError as error:
+        except CorruptDocument as error:
             raise NoPlan(f"the manifest of {component} {version} cannot be read", component) from error
 
     async def _put_once(self, key: str, body: bytes) -> bytes:

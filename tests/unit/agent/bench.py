@@ -18,9 +18,9 @@ from typing import Any
 
 from agent import agent
 from shared import releases
-from shared.packing import encode_name
 from shared.plan import Content, Delta
 from shared.records import Report
+from shared.sources import encode_name
 from tests.fakes import FakeObjects
 
 AGENT = Path(agent.__file__)

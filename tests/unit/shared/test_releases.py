@@ -4,8 +4,8 @@ import gc
 import hashlib
 import os
 import random
+import sys
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -13,14 +13,14 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from shared import contents, packing, releases
+from shared import contents, packing, releases, sources
 from shared.cloud import Denied, Unavailable
+from shared.documents import CorruptDocument
 from shared.manifests import Entry, Manifest
-from shared.packing import SourceError, encode_name
 from shared.records import manifest_key
 from shared.releases import UnknownRelease, VersionTaken
+from shared.sources import SourceError, encode_name
 from tests.fakes import FakeObjects
 
 
@@ -171,9 +171,9 @@ async def test_an_upload_that_fails_leaves_no_release(objects: FakeObjects, sour
 async def test_a_file_that_changes_while_it_is_read_is_an_error(
     objects: FakeObjects, source: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str
 ) -> None:
-    read_tree = packing.read_tree
+    read_tree = sources.read_tree
 
-    def read_and_change(directory: Path) -> list[packing.Source]:
+    def read_and_change(directory: Path) -> list[sources.Source]:
         tree = read_tree(directory)
         content = (source / name).read_bytes()
         changed = {"longer": content + b"x", "other": b"X" + content[1:], "shorter": content[:-1]}[how]
@@ -190,7 +190,7 @@ async def test_of_two_things_that_go_wrong_at_once_one_is_said_and_none_is_left_
 ) -> None:
     heard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
-    listed = [replace(each, changed_ns=each.changed_ns - 1) for each in packing.read_tree(source)]
+    listed = [each._replace(changed_ns=each.changed_ns - 1) for each in sources.read_tree(source)]
     monkeypatch.setattr(releases, "read_tree", lambda _: listed)
 
     async def keys(prefix: str) -> list[str]:
@@ -205,12 +205,76 @@ async def test_of_two_things_that_go_wrong_at_once_one_is_said_and_none_is_left_
     assert heard == []
 
 
-@pytest.mark.parametrize("stored", [b"{not json", b"{}", b'{"entries": [1]}', b'{"form": 2, "entries": []}'])
-async def test_an_older_manifest_that_is_damaged_is_an_error(objects: FakeObjects, source: Path, stored: bytes) -> None:
+@pytest.mark.parametrize("damage", [(b"{", b"{not json"), (b'"path"', b'"pat"'), (b'"form":1', b'"form":2')])
+async def test_an_older_manifest_that_is_damaged_and_has_what_is_wanted_is_an_error(
+    objects: FakeObjects, source: Path, damage: tuple[bytes, bytes]
+) -> None:
+    await releases.publish(objects, "app", "1", source)
+    (source / "app/one").write_text("another")
     await releases.publish(objects, "app", "2", source)
-    objects.bodies[manifest_key("app", "1")] = stored
-    with pytest.raises(ValidationError):
+    (source / "app/one").write_text("one")
+    key = manifest_key("app", "1")
+    objects.bodies[key] = objects.bodies[key].replace(*damage)
+    with pytest.raises(CorruptDocument, match=r"app/1/manifest\.json"):
         await releases.publish(objects, "app", "3", source)
+    assert "3" not in await releases.versions(objects, "app")
+
+
+@pytest.mark.parametrize("stored", [b"{not json", b"{}", b'{"entries": [1]}', b'{"form": 2, "entries": []}'])
+async def test_a_damaged_manifest_is_told_by_its_key(objects: FakeObjects, stored: bytes) -> None:
+    objects.bodies[manifest_key("app", "1")] = stored
+    with pytest.raises(CorruptDocument, match=r"app/1/manifest\.json"):
+        await releases.manifest(objects, "app", "1")
+    with pytest.raises(CorruptDocument, match=r"app/1/manifest\.json"):
+        await releases.outline(objects, "app", "1")
+
+
+async def test_what_only_an_older_release_has_is_not_stored_again(objects: FakeObjects, source: Path) -> None:
+    await releases.publish(objects, "app", "1", source)
+    large = (source / "large").read_bytes()
+    (source / "app/one").write_text("another")
+    (source / "large").write_bytes(random.Random(2).randbytes(700_000))
+    await releases.publish(objects, "app", "2", source)
+    (source / "app/one").write_text("one")
+    (source / "large").write_bytes(large)
+    assert (await releases.publish(objects, "app", "3", source)).uploaded == 0
+
+
+@pytest.fixture
+def read_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have another process read even a few files."""
+    monkeypatch.setattr(sources, "_WORTH_A_PROCESS", 1)
+
+
+@pytest.mark.usefixtures("read_beside")
+async def test_what_another_process_reads_is_the_same_release(objects: FakeObjects, source: Path) -> None:
+    (source / os.fsdecode(b"new\nline \xff")).write_text("odd")
+    beside = await releases.publish(objects, "app", "1", source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_WORTH_A_PROCESS", 1000)
+        here = await releases.publish(FakeObjects(), "app", "1", source)
+    assert beside == here
+
+
+@pytest.mark.usefixtures("read_beside")
+@pytest.mark.parametrize("python", ["/bin/false", "/bin/echo"])
+async def test_a_process_that_reads_nothing_well_is_made_up_for(
+    objects: FakeObjects, source: Path, monkeypatch: pytest.MonkeyPatch, python: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", python)
+    await releases.publish(objects, "app", "1", source)
+    found = (await releases.manifest(objects, "app", "1")).manifest
+    assert unpacked(objects, found)["app/one"] == b"one"
+
+
+@pytest.mark.usefixtures("read_beside")
+async def test_a_file_that_another_process_finds_changed_is_told(
+    objects: FakeObjects, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [each._replace(changed_ns=each.changed_ns - 1) for each in sources.read_tree(source)]
+    monkeypatch.setattr(releases, "read_tree", lambda _: listed)
+    with pytest.raises(SourceError, match="changed while it was read"):
+        await releases.publish(objects, "app", "1", source)
 
 
 async def test_what_is_no_file_directory_or_link_is_refused(objects: FakeObjects, source: Path) -> None:
@@ -293,9 +357,9 @@ async def test_a_release_has_deltas_from_the_three_before_it(objects: FakeObject
 async def test_deltas_that_are_missing_are_made_when_the_same_is_published_again(
     objects: FakeObjects, source: Path
 ) -> None:
-    await some_releases(objects, source)
+    newest = (await some_releases(objects, source))[-1]
     before = dict(objects.bodies)
-    del objects.bodies[delta_keys(objects)[-1]]
+    del objects.bodies[next(key for key in delta_keys(objects) if f"/{newest}/" in key)]
     assert (await releases.publish(objects, "app", "5", source)).existed
     assert objects.bodies == before
 

@@ -89,8 +89,9 @@ def test_a_rule_with_only_a_schedule_gets_no_events(local_cloud: RunningCloud) -
 def test_a_schedule_fires_with_its_input(local_cloud: RunningCloud) -> None:
     name = helpers.unique("schedule")
     queue = local_cloud.client("sqs").create_queue(QueueName=name)["QueueUrl"]
+    scheduler = local_cloud.client("scheduler")
     soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 2))
-    local_cloud.client("scheduler").create_schedule(
+    scheduler.create_schedule(
         Name=name,
         ScheduleExpression=f"at({soon})",
         FlexibleTimeWindow={"Mode": "OFF"},
