@@ -7,6 +7,8 @@ import hashlib
 import mmap
 import zlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -39,8 +41,8 @@ async def contents(objects: ObjectsPort, release: Manifest, entries: Iterable[En
         stored = await objects.get(pack_key(release.component, pack))
         if stored is not None:
             await asyncio.to_thread(_unpack, stored.body, goals, folder)
-    found = {digest: await asyncio.to_thread(_content, folder / digest, entry) for digest, entry in wanted.items()}
-    return {digest: text for digest, text in found.items() if text is not None}
+    texts = await asyncio.gather(*(asyncio.to_thread(_content, folder / each, wanted[each]) for each in wanted))
+    return {digest: text for digest, text in zip(wanted, texts, strict=True) if text is not None}
 
 
 def _worth_reading(release: Manifest, goals: Mapping[str, Goals]) -> list[str]:
@@ -64,17 +66,22 @@ def _goals(release: Manifest, entries: Iterable[Entry]) -> dict[str, dict[Block,
 
 
 def _unpack(body: bytes, goals: Goals, folder: Path) -> None:
-    for block, stretches in goals.items():
-        try:
-            text = zlib.decompress(body[block.offset : block.offset + block.length])
-        except zlib.error:
-            continue
-        for digest, position, start, length in stretches:
-            path = folder / digest
-            path.touch()
-            with path.open("r+b") as stream:
-                stream.seek(position)
-                stream.write(text[start : start + length])
+    """Write what is wanted of a pack. Threads do nearly all of that without holding each other up."""
+    for content in {content for stretches in goals.values() for content, *_ in stretches}:
+        (folder / content).touch()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(partial(_lay_out, body, folder), goals, goals.values()))
+
+
+def _lay_out(body: bytes, folder: Path, block: Block, stretches: Iterable[tuple[str, int, int, int]]) -> None:
+    try:
+        text = zlib.decompress(body[block.offset : block.offset + block.length])
+    except zlib.error:
+        return
+    for content, position, start, length in stretches:
+        with (folder / content).open("r+b") as stream:
+            stream.seek(position)
+            stream.write(text[start : start + length])
 
 
 def _content(path: Path, entry: Entry) -> Text | None:

@@ -27,9 +27,9 @@ from typing import Any
 from shared.cloud import ObjectsPort
 from shared.contents import contents
 from shared.manifests import Entry, Manifest, Numbering, PublishedRelease, described
-from shared.packing import BLOCK_BYTES, MATCHED_BYTES
+from shared.packing import MATCHED_BYTES
 from shared.recipes import Text, TooMuch, copies, fresh, recipe
-from shared.sources import Source, SourceError, read_source
+from shared.sources import BLOCK_BYTES, Source, SourceError, read_source
 
 MOST_ENTRIES = 20_000
 """When more has changed, reading the manifest is what is quick; the agent holds all of a delta in memory."""

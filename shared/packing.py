@@ -15,13 +15,11 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import NamedTuple
 
 from shared.recipes import Text, TooMuch, copies
-from shared.sources import Source, changed, digest, digests, pieces, read_source
-
-BLOCK_BYTES = 256 * 1024
-"""Large enough to compress well and be few, small enough that fetching one small file costs little."""
+from shared.sources import BLOCK_BYTES, Source, changed, digest, digests, pieces, read_source
 
 PACK_BYTES = 32 * 1024 * 1024
 """A pack is closed when it reaches this: two of them are held in memory, and several workers can share a release."""
@@ -96,22 +94,19 @@ class Earlier(NamedTuple):
 
 @dataclass
 class Packing:
-    """Packs what is not known of the sources: ``digest_small`` and ``digest_large``, at once, ``large``, and ``small``.
-
-    Run to their ends, they leave ``digests``, and ``places`` of contents that are new: these count the blocks of all
-    packs in the order they were yielded.
-    """
+    """Packs what is not known of the sources: ``digest_small``, ``digest_large`` (also at once), and then ``packs``."""
 
     sources: list[Source]
     progress: Progress | None = None
     digests: dict[str, str] = field(default_factory=dict)
     """Of each file, by path: the SHA-256 of its content."""
-    places: dict[str, Place] = field(default_factory=dict)
+    _places: dict[str, Place] = field(default_factory=dict)
+    """Of contents that are new. The blocks of all packs are counted in the order they were yielded."""
     _known: Container[str] = frozenset()
     _done: int = 0
     _texts: int = 0
     _open: bytearray = field(default_factory=bytearray)
-    _waiting: list[_Compressed] = field(default_factory=list)
+    _telling: Lock = field(default_factory=Lock)
 
     def digest_small(self) -> None:
         """Read the small files: a process beside does it.
@@ -120,7 +115,7 @@ class Packing:
             SourceError: a file changed while it was read.
             OSError: a file cannot be read.
         """
-        small = self._files(large=False)
+        small = [file for file in self._files() if not file.is_large]
         for file, found in zip(small, digests(small), strict=True):
             self._digested(file, found or digest(file))
 
@@ -130,7 +125,7 @@ class Packing:
         Raises:
             SourceError, OSError: as ``digest_small``.
         """
-        large = self._files(large=True)
+        large = [file for file in self._files() if file.is_large]
         with ThreadPoolExecutor(_WORKERS) as pool:
             for file, found in zip(large, pool.map(digest, large), strict=True):
                 self._digested(file, found)
@@ -139,64 +134,57 @@ class Packing:
         self.digests[file.path] = found
         self._tell(file)
 
-    def new_large(self, known: Container[str]) -> list[Source]:
-        """Return the large files whose content is not known; call ``digest_large`` before."""
-        return [file for file in self._files(large=True) if self.digests[file.path] not in known]
+    def new(self, known: Container[str]) -> list[Source]:
+        """Return the files whose content is not known; call it when all are read."""
+        return [file for file in self._files() if file.size and self.digests[file.path] not in known]
 
-    def large(self, known: Container[str], earlier: Mapping[str, Earlier]) -> Iterator[Pack]:
-        """Read the large files that are new, and yield the packs that become full.
-
-        Of one that ``earlier`` has, only what is new is packed.
+    def packs(self, known: Container[str], earlier: Mapping[str, Earlier]) -> Iterator[Pack]:
+        """Read the files that are new, and yield the packs. Of a large one that ``earlier`` has, only what is new.
 
         Raises:
             SourceError, OSError: as ``digest_small``.
         """
         self._known = known
-        yield from self._full(self._large_blocks(earlier))
-
-    def small(self, known: Container[str]) -> Iterator[Pack]:
-        """Read the small files that are new, and yield the packs.
-
-        Raises:
-            SourceError, OSError: as ``digest_small``.
-        """
-        self._known = known
-        yield from self._full(self._small_blocks())
-        if self._waiting:
-            yield _pack(self._waiting)
-
-    def _full(self, texts: Iterator[bytes]) -> Iterator[Pack]:
+        waiting: list[_Compressed] = []
         with ThreadPoolExecutor(_WORKERS) as pool:
-            for compressed in _in_order(pool, texts):
-                self._waiting.append(compressed)
-                if sum(len(each.body) for each in self._waiting) >= PACK_BYTES:
-                    yield _pack(self._waiting)
-                    self._waiting = []
+            for compressed in _in_order(pool, self._blocks(earlier)):
+                waiting.append(compressed)
+                if sum(len(each.body) for each in waiting) >= PACK_BYTES:
+                    yield _pack(waiting)
+                    waiting = []
+        if waiting:
+            yield _pack(waiting)
 
-    def _files(self, *, large: bool) -> list[Source]:
-        files = (source for source in self.sources if source.kind == "file")
-        return [file for file in files if (file.size > BLOCK_BYTES) == large]
+    def stored(self, blocks: Sequence[Block]) -> dict[str, Place]:
+        """Return where the new contents are, now that these are the blocks of all packs."""
 
-    def _large_blocks(self, earlier: Mapping[str, Earlier]) -> Iterator[bytes]:
-        for file in self._files(large=True):
-            if self._is_new(file):
-                yield from self._large(file, earlier.get(file.path))
-            self._tell(file)
+        def stored(part: Part) -> Part:
+            return part._replace(block=blocks[part.block]) if isinstance(part.block, int) else part
 
-    def _small_blocks(self) -> Iterator[bytes]:
-        for file in self._files(large=False):
+        return {digest: tuple(map(stored, place)) for digest, place in self._places.items()}
+
+    def _files(self) -> Iterator[Source]:
+        return (source for source in self.sources if source.kind == "file")
+
+    def _blocks(self, earlier: Mapping[str, Earlier]) -> Iterator[bytes]:
+        """Yield the texts of blocks. Small files come first, so that they share theirs."""
+        for file in sorted(self._files(), key=lambda file: file.is_large):
             if file.size and self._is_new(file):
-                text = read_source(file)
-                part, full = self._put(text)
-                yield from full
-                self._placed(file, hashlib.sha256(text).hexdigest(), (part,))
+                yield from self._large(file, earlier.get(file.path)) if file.is_large else self._small(file)
             self._tell(file)
         yield from self._close()
 
+    def _small(self, file: Source) -> Iterator[bytes]:
+        text = read_source(file)
+        part, full = self._put(text)
+        yield from full
+        self._placed(file, hashlib.sha256(text).hexdigest(), (part,))
+
     def _tell(self, file: Source) -> None:
-        self._done += file.size
-        if self.progress is not None:
-            self.progress(self._done // 2, self._total)
+        with self._telling:
+            self._done += file.size
+            if self.progress is not None:
+                self.progress(self._done // 2, self._total)
 
     @cached_property
     def _total(self) -> int:
@@ -204,7 +192,7 @@ class Packing:
 
     def _is_new(self, file: Source) -> bool:
         found = self.digests[file.path]
-        return found not in self._known and found not in self.places
+        return found not in self._known and found not in self._places
 
     def _large(self, file: Source, earlier: Earlier | None) -> Iterator[bytes]:
         if earlier is not None and file.size <= MATCHED_BYTES:
@@ -239,7 +227,7 @@ class Packing:
     def _placed(self, file: Source, found: str, place: Place) -> None:
         if found != self.digests[file.path]:
             raise changed(file)
-        self.places[found] = place
+        self._places[found] = place
 
     def _put(self, text: bytes) -> tuple[Part, list[bytes]]:
         """Add a text to the open block; return where it is, and the block that was closed for it."""

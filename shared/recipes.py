@@ -33,6 +33,7 @@ def copies(old: Text, new: bytes, most_new: int) -> list[Copy]:
     block = max(_BLOCK, len(old) // _MOST_BLOCKS)
     found: list[Copy] = []
     known: dict[bytes, int] = {}
+    starts: set[bytes] = set()
     if not len(old) and len(new) <= most_new:
         return found
     length = _same(old, new, 0, 0)
@@ -41,8 +42,10 @@ def copies(old: Text, new: bytes, most_new: int) -> list[Copy]:
         found.append(Copy(0, 0, done))
     at = done
     while at + block <= len(new):
-        known = known or _blocks(old, block)
-        here = known.get(new[at : at + block])
+        if not known:
+            known = _blocks(old, block)
+            starts = {each[:_BLOCK] for each in known}
+        here = known.get(new[at : at + block]) if new[at : at + _BLOCK] in starts else None
         if here is None:
             at += 1
             if added + at - done > most_new + 2 * block:

@@ -7,9 +7,11 @@ the manifest is written last, so a version that can be seen is whole.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import re
-from collections.abc import Awaitable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -76,19 +78,28 @@ async def publish(
         CloudError: S3 did not take it; what was uploaded is used by the next try. The release may be there by then,
             without deltas.
     """
-    sources = await asyncio.to_thread(read_tree, directory)
-    packing = Packing(sources, progress)
-    reading = [asyncio.create_task(asyncio.to_thread(each)) for each in (packing.digest_large, packing.digest_small)]
+    with _uncollected():
+        sources = await asyncio.to_thread(read_tree, directory)
+        packing = Packing(sources, progress)
+        reading = (asyncio.to_thread(packing.digest_large), asyncio.to_thread(packing.digest_small))
+        past, *_ = await asyncio.gather(_past(objects, component), *reading)
+        await asyncio.to_thread(past.look_for, packing.digests.values())
+        new, uploaded = await _laid_out(objects, component, version, packing, past)
+        published, existed = await _put_manifest(objects, new)
+        await _put_deltas(objects, published, sources)
+    return _info(published, uploaded, existed)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let nobody look for garbage that refers to itself: among so many objects that takes long, and finds none."""
+    collected = gc.isenabled()
+    gc.disable()
     try:
-        past = await _past(objects, component)
-        blocks = await _upload_new(objects, component, packing, past, *reading)
+        yield
     finally:
-        for each in reading:
-            each.cancel()
-        await asyncio.gather(*reading, return_exceptions=True)
-    published, existed = await _put_manifest(objects, _laid_out(component, version, packing, past.known, blocks))
-    await _put_deltas(objects, published, sources)
-    return _info(published, sum(block.length for block in blocks), existed)
+        if collected:
+            gc.enable()
 
 
 async def manifest(objects: ObjectsPort, component: str, version: str) -> PublishedRelease:
@@ -180,20 +191,20 @@ class _Past:
     newest: Manifest | None
     known: dict[str, Place]
     """By SHA-256: those of the newest release, and what was looked for."""
-    older: Mapping[str, bytes]
+    older: Mapping[str, str]
     """The manifests of those before it by their keys, newest first: the newest has most of what they have."""
 
     def look_for(self, digests: Iterable[str]) -> None:
         """Find out where contents are, of several copies the newest. Reading all of a manifest takes far longer."""
-        lacking = {digest.encode() for digest in digests} - {digest.encode() for digest in self.known}
+        lacking = set(digests) - self.known.keys()
         for key, stored in self.older.items():
             found = lacking.intersection(_DIGEST.findall(stored)) if lacking else set()
             if found:
-                self.known.update(_places(_with(key, stored, {digest.decode() for digest in found})))
+                self.known.update(_places(_with(key, stored, found)))
                 lacking -= found
 
 
-_DIGEST = re.compile(rb"\b[0-9a-f]{64}\b")
+_DIGEST = re.compile('"sha256":"([0-9a-f]{64})"')
 
 
 async def _past(objects: ObjectsPort, component: str) -> _Past:
@@ -202,8 +213,9 @@ async def _past(objects: ObjectsPort, component: str) -> _Past:
         return _Past(None, {}, {})
     newest = (await manifest(objects, component, listed.pop())).manifest
     older = await asyncio.gather(*(_stored(objects, component, version) for version in reversed(listed)))
-    keys = [manifest_key(component, version) for version in reversed(listed)]
-    return _Past(newest, _places(newest), dict(zip(keys, older, strict=True)))
+    keys = (manifest_key(component, version) for version in reversed(listed))
+    texts = (stored.decode(errors="replace") for stored in older)
+    return _Past(newest, _places(newest), dict(zip(keys, texts, strict=True)))
 
 
 def _places(release: Manifest) -> dict[str, Place]:
@@ -218,13 +230,13 @@ class _Unread(BaseModel):
     entries: list[dict[str, Any]]
 
 
-def _with(key: str, stored: bytes, wanted: Container[str]) -> Manifest:
+def _with(key: str, stored: str, wanted: Container[str]) -> Manifest:
     """Read a manifest with only those entries whose content is wanted: all take several times as long.
 
     Raises:
         CorruptDocument: it is damaged, or of a newer form.
     """
-    unread = decode(_Unread, key, stored)
+    unread = decode(_Unread, key, stored.encode())
     entries = [entry for entry in unread.entries if entry.get("sha256") in wanted]
     return decode(Manifest, key, orjson.dumps({**(unread.model_extra or {}), "entries": entries}))
 
@@ -241,23 +253,53 @@ async def _earlier(
     return {entry.path: Earlier(texts[entry.sha256], before.place(entry)) for entry in entries if entry.sha256 in texts}
 
 
-async def _upload_new(
-    objects: ObjectsPort,
-    component: str,
-    packing: Packing,
-    past: _Past,
-    large_read: Awaitable[None],
-    small_read: Awaitable[None],
-) -> list[Block]:
-    """Upload what is new, large files first: small ones take longer to read."""
-    await large_read
-    await asyncio.to_thread(past.look_for, packing.digests.copy().values())
+async def _laid_out(
+    objects: ObjectsPort, component: str, version: str, packing: Packing, past: _Past
+) -> tuple[Manifest, int]:
+    """Upload what is new, and meanwhile lay out what is known: (the manifest, bytes of new packs)."""
+    numbering, new = Numbering(), packing.new(past.known)
+    paths = {source.path for source in new}
+    known = [source for source in packing.sources if source.path not in paths]
+    blocks, entries = await asyncio.gather(
+        _upload_new(objects, component, packing, past),
+        asyncio.to_thread(_entries, known, packing.digests, past.known, numbering),
+    )
+    entries |= _entries(new, packing.digests, packing.stored(blocks), numbering)
+    laid_out = Manifest(
+        form=1,
+        component=component,
+        version=version,
+        entries=tuple(entries[source.path] for source in packing.sources),
+        packs=numbering.packs(),
+        blocks=numbering.blocks(),
+    )
+    return laid_out, sum(block.length for block in blocks)
+
+
+def _entries(
+    sources: Iterable[Source], digests: Mapping[str, str], places: Mapping[str, Place], numbering: Numbering
+) -> dict[str, Entry]:
+    """Return the manifest's entries of sources, by path; the content of each is at some place."""
+    entries = {}
+    for source in sources:
+        digest = digests.get(source.path, "")
+        entries[source.path] = Entry(
+            path=source.path,
+            kind=source.kind,
+            mode=source.mode,
+            size=source.size,
+            sha256=digest,
+            target=source.target,
+            **numbering.refer(places[digest] if source.size else ()),
+        )
+    return entries
+
+
+async def _upload_new(objects: ObjectsPort, component: str, packing: Packing, past: _Past) -> list[Block]:
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # A thread may be at work there when we give up.
-        earlier = await _earlier(objects, past.newest, packing.new_large(past.known), Path(folder))
-        blocks = await _upload(objects, component, packing.large(past.known, earlier))
-    await small_read
-    await asyncio.to_thread(past.look_for, packing.digests.values())
-    return blocks + await _upload(objects, component, packing.small(past.known))
+        large = [source for source in packing.new(past.known) if source.is_large]
+        earlier = await _earlier(objects, past.newest, large, Path(folder))
+        return await _upload(objects, component, packing.packs(past.known, earlier))
 
 
 async def _upload(objects: ObjectsPort, component: str, made: Iterator[Pack]) -> list[Block]:
@@ -275,37 +317,6 @@ async def _put_pack(objects: ObjectsPort, component: str, pack: Pack) -> None:
         await objects.put(pack_key(component, pack.digest), pack.body, absent=True)
     except Conflict:
         return  # The key is the content's digest: what is there is the same.
-
-
-def _laid_out(
-    component: str, version: str, packing: Packing, known: Mapping[str, Place], new: Sequence[Block]
-) -> Manifest:
-    """Return the manifest of what was packed. Pure."""
-    numbering = Numbering()
-
-    def entry(source: Source) -> Entry:
-        digest = packing.digests.get(source.path, "")
-        place = (known.get(digest) or packing.places[digest]) if source.size else ()
-        stored = (part._replace(block=new[part.block]) if isinstance(part.block, int) else part for part in place)
-        return Entry(
-            path=source.path,
-            kind=source.kind,
-            mode=source.mode,
-            size=source.size,
-            sha256=digest,
-            target=source.target,
-            **numbering.refer(stored),
-        )
-
-    entries = tuple(map(entry, packing.sources))
-    return Manifest(
-        form=1,
-        component=component,
-        version=version,
-        entries=entries,
-        packs=numbering.packs(),
-        blocks=numbering.blocks(),
-    )
 
 
 async def _put_manifest(objects: ObjectsPort, new: Manifest) -> tuple[PublishedRelease, bool]:

@@ -17,6 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal, NamedTuple
 
+BLOCK_BYTES = 256 * 1024
+"""Contents are stored in blocks of at most this: large enough to compress well and be few, small enough that fetching
+one small file costs little."""
+
 _DIGEST_BYTES = 8 * 1024 * 1024
 """Pieces of this are read for a digest: after each, a thread may have to wait for its turn."""
 
@@ -38,6 +42,11 @@ class Source(NamedTuple):
     size: int = 0
     changed_ns: int = 0
     target: str = ""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it has blocks of its own."""
+        return self.size > BLOCK_BYTES
 
 
 def encode_name(name: bytes) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent import agent
-from shared import packing
+from shared import sources
 from tests.unit.agent.bench import Bench, described, script, spare, trees
 
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -199,7 +199,7 @@ async def test_a_large_file_that_is_not_what_the_manifest_says_is_refused(bench:
     step = await bench.publish("1", tmp_path / "source")
     key = next(key for key in bench.objects.bodies if "/packs/" in key)
     forged = random.Random(2).randbytes(700_000)
-    size = packing.BLOCK_BYTES
+    size = sources.BLOCK_BYTES
     blocks = [zlib.compress(forged[at : at + size], 1) for at in range(0, len(forged), size)]
     assert len(b"".join(blocks)) == len(bench.objects.bodies[key])
     bench.objects.bodies[key] = b"".join(blocks)
@@ -597,3 +597,20 @@ async def test_a_release_that_does_not_fit_into_memory_arrives_in_parts(
     assert len(bench.origin.requests) == requests
     await sync_in_shards(bench, first, monkeypatch)
     assert described(bench.tree) == before
+
+
+async def test_whichever_file_of_many_is_not_as_it_was_put_there_the_tree_does_not_stand(
+    bench: Bench, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = await bench.publish("1", source)
+    trees, goal = agent.Trees(str(bench.root), step["to"]), step["content"]["manifest_sha256"]
+    agent.Sync(trees, step["content"], agent.Moved()).run()
+    monkeypatch.setattr(agent, "FEW_FILES", 1)
+    assert trees.stands(goal)
+    files = [path for path in bench.tree.resolve().rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 3
+    for path in files:
+        away = path.rename(bench.root / "away")
+        assert not trees.stands(goal), path
+        away.rename(path)
+    assert trees.stands(goal)
