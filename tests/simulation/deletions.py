@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Handled:
-    """One message being handled, or that was."""
+    """One message being handled."""
 
     body: str
     began: float
-    outcome: Outcome | None = None
     failed: dict[str, str] = field(default_factory=dict)
     """Changes that this handling asked for, of which nobody knows whether they were made, and why."""
 
@@ -41,7 +40,8 @@ class Deletions:
         self._process = process
         self._received: dict[str, tuple[float, QueueMessage]] = {}
         self._bodies: dict[str, str] = {}
-        self._handled: list[Handled] = []
+        self._done: dict[str, float] = {}
+        """Body to when the latest handling of it began that ended well."""
         self._sent: dict[str, float] = {}
         """Body to when it was last sent to the queue, or to the dead letters."""
 
@@ -61,20 +61,19 @@ class Deletions:
         async def watched(incoming: Incoming) -> Outcome:
             message = add_handled(None, "", {})["message"]
             handled = Handled(self._bodies[message], self._process.world.loop.time())
-            self._handled.append(handled)
             token = HANDLED.set(handled)
             try:
-                handled.outcome = await handle(incoming)
+                outcome = await handle(incoming)
             finally:
                 HANDLED.reset(token)
-                if handled.outcome is None:  # it raised: it never allows a deletion
-                    self._handled.remove(handled)
-            if isinstance(handled.outcome, Done) and handled.failed and self._process.service not in FORGOES:
+            if isinstance(outcome, Done):
+                self._done[handled.body] = max(handled.began, self._done.get(handled.body, 0.0))
+            if isinstance(outcome, Done) and handled.failed and self._process.service not in FORGOES:
                 what, why = next(iter(handled.failed.items()))
                 self._process.world.violated(
                     10, f"{self._process.name} is done with {handled.body[:200]}, and {what} failed: {why}"
                 )
-            return handled.outcome
+            return outcome
 
         return watched
 
@@ -85,8 +84,6 @@ class Deletions:
             if message is not None and not self._may_go(at, message):
                 text = f"{self._process.name} deletes {message.id}, and nothing has come of it: {message.body[:200]}"
                 self._process.world.violated(10, text)
-        oldest = min((at for at, _ in self._received.values()), default=float("inf"))
-        self._handled = [each for each in self._handled if each.outcome is None or each.began >= oldest]
 
     def _may_go(self, at: float, message: QueueMessage) -> bool:
         """It was sent on, is nothing to anybody, or a handling of it that began after it came ended well."""
@@ -107,8 +104,7 @@ class Deletions:
 
     def _answered(self, at: float, body: str) -> bool:
         """Ticks that waited are served by one look, so whose answer it is does not matter: when it began does."""
-        handled = [each for each in self._handled if each.began >= at and isinstance(each.outcome, Done)]
-        return any(each.body == body for each in handled)
+        return self._done.get(body, -1.0) >= at
 
 
 def failed(what: str, error: CloudError) -> None:
