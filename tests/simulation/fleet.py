@@ -55,7 +55,9 @@ def fleet(servers: int) -> Fleet:
             CheckStep(step="healthy", check="http://{address}/health", needs=("build",)),
         ),
         health=Health(url="http://{address}/health"),
-        scaling=Scaling(namespace="Web", metric="Load", high=75, low=35, step=max(1, servers // 5), cooldown=600),
+        scaling=Scaling(
+            namespace="Web", metric="Load", high=75, low=35, step=min(100, max(1, servers // 5)), cooldown=600
+        ),
         policies=Policies(
             launch=LaunchPolicy(attempts=2, deadline=7200, heartbeat=300),
             disruption=DisruptionPolicy(
