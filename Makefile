@@ -21,7 +21,7 @@ down: .venv/ready
 
 ## make test    all tests: unit, over the wire, and the story
 test: .venv/ready
-	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "not story" tests
+	@$(PYTHON) -m pytest -n 3 --dist loadfile -m "not story" tests  # many wait for something
 	@$(PYTHON) -m pytest -m story tests
 	@$(MAKE) --no-print-directory simulate
 

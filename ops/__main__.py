@@ -44,6 +44,7 @@ def demo(
     port: Port = PORT,
     folder: Folder = FOLDER,
     report: Annotated[Path, typer.Option(help="Where report.json and report.html go.")] = Path("demo-report"),
+    scale: Annotated[float, typer.Option(help="How much code there is: 1 is about 300 MB in 20,000 files.")] = 1.0,
 ) -> None:
     """Watch a fleet heal itself: ten stages on this machine, each asserted. Exits 1 where one fails.
 
@@ -52,7 +53,7 @@ def demo(
     from ops.demo.run import run_demo
 
     with sentences():
-        raise typer.Exit(until_terminated(run_demo(folder, port, EXAMPLE, report)))
+        raise typer.Exit(until_terminated(run_demo(folder, port, EXAMPLE, report, scale)))
 
 
 @app.command()

@@ -30,15 +30,17 @@ from shared.documents import CorruptDocument, Documents
 from shared.fleet import Fleet
 
 
-async def run_demo(folder: Path, port: int, description: Path, report_folder: Path) -> int:
+async def run_demo(folder: Path, port: int, description: Path, report_folder: Path, scale: float = 1.0) -> int:
     """Play the story; return 0 when every stage ended well, 1 otherwise. Everything that was started is ended.
+
+    ``scale`` is how much code the servers have, see ``first_releases``.
 
     Raises:
         FleetError: the description is wrong; nothing was started.
         StartFailed: the local cloud did not start.
     """
     stack = Stack(folder, port)
-    async with _scene(stack, description) as scene:
+    async with _scene(stack, description, scale) as scene:
         await play_stages(scene, STAGES)
         scene.result.memory_mb = stack.processes.memory_mb()
         scene.result.requests_served = scene.traffic.served
@@ -72,7 +74,7 @@ async def _play(scene: Scene, name: str, play: Play) -> bool:
 
 
 @asynccontextmanager
-async def _scene(stack: Stack, description: Path) -> AsyncIterator[Scene]:
+async def _scene(stack: Stack, description: Path, scale: float) -> AsyncIterator[Scene]:
     """Start everything that the story plays on; end it afterwards, whatever happened."""
     fleet = read_fleet(description)
     clock = SystemClock()
@@ -86,8 +88,8 @@ async def _scene(stack: Stack, description: Path) -> AsyncIterator[Scene]:
             screen.say("creating topics, queues and rules from the template, and starting the six services")
             await stack.start_services(screen.say)
             screen.say("generating and publishing the first releases: tens of thousands of files")
-            await first_releases(cloud, clock, fleet, stack.folder / "releases")
-            scene = make_scene(stack, clients, cloud, fleet, screen, stack.folder / "releases")
+            await first_releases(cloud, clock, fleet, stack.folder / "releases", scale)
+            scene = make_scene(stack, clients, cloud, fleet, screen, stack.folder / "releases", scale)
             async with watched(scene):
                 yield scene
     finally:

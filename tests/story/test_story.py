@@ -1,4 +1,4 @@
-"""The whole story with real processes, as ``make demo`` plays it."""
+"""The whole story with real processes, as ``make demo`` plays it, on servers that have half of the code."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ import pytest
 from ops.demo.story import STAGES
 
 STORY_TIMEOUT_S = 600
+SCALE = "0.5"
 
 
 def _free_port() -> int:
@@ -25,7 +26,7 @@ def _free_port() -> int:
 @pytest.mark.timeout(STORY_TIMEOUT_S + 30)
 def test_every_stage_of_the_demo_ends_well_and_nothing_is_left_running(tmp_path: Path) -> None:
     folder, report = tmp_path / "cloud", tmp_path / "report"
-    arguments = ["--port", str(_free_port()), "--folder", str(folder), "--report", str(report)]
+    arguments = ["--port", str(_free_port()), "--folder", str(folder), "--report", str(report), "--scale", SCALE]
 
     ended = subprocess.run(
         [sys.executable, "-m", "ops", "demo", *arguments],
