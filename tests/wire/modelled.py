@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from shared.aws import Cloud
-from shared.cloud import Image, StoredObject
+from shared.cloud import AlarmState, Image, StoredObject
 from shared.fleet import Fleet
 from shared.names import ServiceName, TopicName
 from tests.simulation.fleet import ZONES
@@ -107,6 +107,10 @@ class Model:
         if passes_s:
             self.world.run(self.world.loop.time() + passes_s)
         return self.world.loop.run_until_complete(call())
+
+    def set_alarm(self, state: AlarmState) -> None:
+        """Put the fleet's alarm into a state."""
+        self.world.trouble.alarm = state
 
     def publish(self, topic: TopicName, body: str) -> None:
         """Publish on a topic, as a person does."""

@@ -5,7 +5,7 @@ The ports to documents and messages are in ``tests/wire/messaging``.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,6 +18,7 @@ from localcloud.images import STOCK_PARAMETER
 from shared.aws import Cloud, open_cloud
 from shared.clock import SystemClock
 from shared.cloud import (
+    AlarmState,
     CommandState,
     CommandStatus,
     Denied,
@@ -31,6 +32,7 @@ from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
 from shared.names import LAUNCH_HOOK, RUN_DOCUMENT, TERMINATE_HOOK
 from shared.plan import Plan, PlannedStep
 from shared.settings import PREFIX
+from tests.simulation.fleet import INCIDENT
 from tests.simulation.machines import STOCK
 from tests.wire.modelled import Model
 from tests.wire.running import RunningCloud
@@ -97,12 +99,29 @@ class Plane:
 
     open: Callable[[], AbstractAsyncContextManager[Cloud]]
     stock: str
+    alarm: Callable[[AlarmState], object]
+    """Puts the fleet's alarm ``INCIDENT`` into a state."""
 
 
 @contextmanager
-def over_http(settings: Settings) -> Iterator[Plane]:
+def over_http(settings: Settings, local_cloud: RunningCloud) -> Iterator[Plane]:
     asyncio.run(apply_group(FLEET))
-    yield Plane(lambda: open_cloud(settings, "registry", SystemClock()), STOCK_PARAMETER)
+    cloudwatch = local_cloud.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName=INCIDENT,
+        MetricName="Incidents",
+        Namespace="web",
+        ComparisonOperator="GreaterThanThreshold",
+        EvaluationPeriods=1,
+        Period=60,
+        Statistic="Sum",
+        Threshold=0,
+    )
+    yield Plane(
+        lambda: open_cloud(settings, "registry", SystemClock()),
+        STOCK_PARAMETER,
+        lambda state: cloudwatch.set_alarm_state(AlarmName=INCIDENT, StateValue=state, StateReason="a test"),
+    )
 
 
 @contextmanager
@@ -110,14 +129,15 @@ def modelled() -> Iterator[Plane]:
     model = Model()
     model.world.create(FLEET)
     try:
-        yield Plane(lambda: nullcontext(model.open()), STOCK)
+        yield Plane(lambda: nullcontext(model.open()), STOCK, model.set_alarm)
     finally:
         model.close()
 
 
 @pytest.fixture(scope="module", params=["http", "model"])
 def plane(request: pytest.FixtureRequest) -> Iterator[Plane]:
-    with over_http(request.getfixturevalue("settings")) if request.param == "http" else modelled() as opened:
+    over = [request.getfixturevalue(each) for each in ("settings", "local_cloud") if request.param == "http"]
+    with over_http(*over) if over else modelled() as opened:
         yield opened
 
 
@@ -447,3 +467,26 @@ async def test_missing_credentials_are_denied(settings: Settings, monkeypatch: p
     async with open_cloud(settings, "ops", SystemClock()) as cloud:
         with pytest.raises(Denied):
             await cloud.groups.describe("web")
+
+
+# Alarms
+
+
+async def states(plane: Plane, cloud: Cloud, names: Sequence[str], state: AlarmState) -> Mapping[str, AlarmState]:
+    """Ask right after the alarm was put into a state: it stays in it until it is evaluated."""
+    await asyncio.to_thread(plane.alarm, state)
+    return await cloud.alarms.states(names)
+
+
+@pytest.mark.parametrize("state", ["ALARM", "INSUFFICIENT_DATA", "OK"])
+@pytest.mark.parametrize("others", [1, 150])
+async def test_each_alarm_has_the_state_that_it_is_in_and_one_that_does_not_exist_has_no_data(
+    plane: Plane, cloud: Cloud, state: AlarmState, others: int
+) -> None:
+    nobodys = [f"nobodys-{number}" for number in range(others)]
+    expected = {**dict.fromkeys(nobodys, "INSUFFICIENT_DATA"), INCIDENT: state}
+    await until(lambda: states(plane, cloud, [*nobodys, INCIDENT], state), lambda found: found == expected)
+
+
+async def test_of_no_alarms_there_are_no_states(cloud: Cloud) -> None:
+    assert await cloud.alarms.states([]) == {}
