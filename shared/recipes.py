@@ -9,7 +9,8 @@ from typing import NamedTuple
 Text = bytes | mmap
 
 _BLOCK, _MOST_BLOCKS = 32, 65_536
-"""Of the earlier content every so many bytes are looked for: enough for a line of code; longer ones in large files."""
+"""Of the earlier content every so many bytes are looked for: enough for a line of code; longer ones in large files,
+by so much of either end of them."""
 
 
 class Copy(NamedTuple):
@@ -44,9 +45,9 @@ def copies(old: Text, new: bytes, most_new: int) -> list[Copy]:
     while at + block <= len(new):
         if not known:
             known = _blocks(old, block)
-            starts = {each[:_BLOCK] for each in known}
-        here = known.get(new[at : at + block]) if new[at : at + _BLOCK] in starts else None
-        if here is None:
+            starts = {ends[:_BLOCK] for ends in known}
+        here = known.get(_ends(new, at, block)) if new[at : at + _BLOCK] in starts else None
+        if here is None or old[here : here + block] != new[at : at + block]:
             at += 1
             if added + at - done > most_new + 2 * block:
                 raise TooMuch
@@ -81,8 +82,12 @@ def fresh(made: Sequence[Copy], new: bytes) -> bytes:
 
 
 def _blocks(old: Text, block: int) -> dict[bytes, int]:
-    """Return where each block is first."""
-    return {old[at : at + block]: at for at in range((len(old) // block - 1) * block, -1, -block)} or {b"": 0}
+    """Return where each block is first, by its ends."""
+    return {_ends(old, at, block): at for at in range((len(old) // block - 1) * block, -1, -block)} or {b"": 0}
+
+
+def _ends(text: Text, at: int, block: int) -> bytes:
+    return text[at : at + _BLOCK] + text[at + block - _BLOCK : at + block]
 
 
 def _same(old: Text, new: bytes, i: int, j: int) -> int:
