@@ -44,12 +44,13 @@ def shrink(violation: Violation, say: Say, runs: int = 60) -> Options:
 
 
 def _shorter(violation: Violation) -> Options:
-    """What comes after the violation played no part in it."""
+    """What comes after the violation played no part in it, nor does the rest if it came before that."""
     options = violation.options
     at = violation.at
     return replace(
         options,
         days=min(options.days, at / DAY_S + 0.01),
+        rest=options.rest and at >= options.days * DAY_S,
         faults=tuple(each for each in options.drawn_faults if each.at <= at),
         deeds=tuple(each for each in options.drawn_deeds if each.at <= at),
     )
