@@ -84,6 +84,7 @@ class Fingerprints(Runs):
         self._missing = missing
 
     async def fingerprints(self, fleet: Fleet, releases: Mapping[str, str]) -> dict[str, str]:
+        assert fleet == TWO
         if set(self._missing) & {f"{name} {version}" for name, version in releases.items()}:
             raise NoPlan("no such release")
         return {step: str([releases[each] for each in names]) for step, names in self._depends.items()}
@@ -193,7 +194,9 @@ async def test_what_was_fallen_back_from_is_condemned_with_why() -> None:
         log_tail="no such file",
     )
     assert found.good == "1"
-    assert [alert.log_tail for alert in world.publisher.of(AlertRaised)] == ["no such file"]
+    [alert] = world.publisher.of(AlertRaised)
+    assert alert.log_tail == "no such file"
+    assert "goes on with 1:" in alert.reason
 
 
 async def test_a_fallback_that_was_overtaken_condemns_nothing_and_what_went_well_is_proven() -> None:
