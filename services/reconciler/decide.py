@@ -21,6 +21,9 @@ ROLLOUT = "rollout"
 CHAOS = "chaos"
 """Who asks, when the chaos service does."""
 
+SAME_FOR = timedelta(minutes=1)
+"""A disruption that is begun again within this is the same one: its effect failed, or nobody knows of it."""
+
 REMEMBERED = timedelta(days=1)
 """How long disruptions stay in the status; chaos counts its kills of a day there."""
 
@@ -349,13 +352,26 @@ def budget_refusal(view: View, status: FleetStatus | None, server: str) -> Refus
 
 
 def charged(view: View, status: FleetStatus | None, action: TakeOut | BringUpToDate) -> FleetStatus | None:
-    """Return the status with this disruption in it; None when it is in there already or not allowed. Pure."""
-    if budget_refusal(view, status, action.server) is not None or is_recorded(status, action.server, view.now):
+    """Return the status with this disruption in it; None when it is in there already or not allowed. Pure.
+
+    A server that is taken out once more while it is on its way, as when its update failed, counts from then.
+    """
+    if budget_refusal(view, status, action.server) is not None:
         return None
+    if status is not None and is_recorded(status, action.server, view.now):
+        return _renewed(status, action.server, view.now)
     base = status if status is not None else status_after(view, None)
     kept = tuple(each for each in base.disruptions if each.at > view.now - REMEMBERED)
     new = Disruption(server=action.server, at=view.now, by=action.by, reason=action.reason)
     return base.model_copy(update={"disruptions": (*kept, new)})
+
+
+def _renewed(status: FleetStatus, server: str, now: datetime) -> FleetStatus | None:
+    lapsing = [
+        each for each in _recent(status, now) if each.server == server and not each.over and each.at < now - SAME_FOR
+    ]
+    disruptions = tuple(each.model_copy(update={"at": now}) if each in lapsing else each for each in status.disruptions)
+    return None if disruptions == status.disruptions else status.model_copy(update={"disruptions": disruptions})
 
 
 def recorded(view: View, status: FleetStatus | None, action: TakeOut, said: Announcement) -> FleetStatus | None:

@@ -363,6 +363,17 @@ def test_nobody_is_taken_from_a_group_that_would_not_launch_another() -> None:
     assert decide.budget_refusal(view(seen), status(), server(1)) is not None
 
 
+def test_a_server_that_is_taken_out_again_on_its_way_counts_from_then() -> None:
+    seen = view(in_service(1, 2, 3), sick=[1])
+    action = TakeOut(server(1), "marked-unhealthy", "reconciler", "its update failed")
+    before = status((1, 40), (1, 90))
+    assert decide.charged(seen, status((1, 1)), action) is None
+    charged = decide.charged(seen, before, action)
+    assert charged is not None
+    assert charged.disruptions == status((1, 0), (1, 90)).disruptions
+    assert decide.charged(seen, charged, action) is None
+
+
 def test_disruptions_older_than_a_day_are_forgotten_when_another_is_recorded() -> None:
     charged = decide.charged(
         view(in_service(1, 2, 3)), status((8, 60 * 25), (9, 60 * 23)), TakeOut(server(1), "terminated", "ops", "")
