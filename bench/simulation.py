@@ -34,7 +34,7 @@ def _measured(servers: int, days: float) -> Measurement:
     seconds = float(done.stdout.split("seed 1: ", 1)[1].split(" s of CPU", 1)[0])
     return Measurement(
         name=f"simulation_{servers}_servers",
-        measured=round(days / seconds, 4),
+        measured=round(days / seconds, 6),
         unit="simulated days per second of one core",
         goal="",
         command="python -m bench simulation",
