@@ -1180,10 +1180,12 @@ class Tree:
         """Whether a file is as it was when it was put there."""
         return known_at(os.path.join(self.path, path), self.files[path])
 
-    def intact(self) -> Iterator[bytes]:
-        """Yield the files that are as they were when they were put there."""
+    def intact(self, paths: Iterable[bytes] | None = None) -> Iterator[bytes]:
+        """Yield the files, or those of them, that are as they were when they were put there."""
         with directory(self.path) as here:
-            yield from (path for path, known in self.files.items() if known_at(path, known, here))
+            yield from (
+                path for path in (self.files if paths is None else paths) if known_at(path, self.files[path], here)
+            )
 
     def shards(self) -> list[Shard]:
         """Return parts of the tree of which each fits into memory."""
@@ -1195,21 +1197,18 @@ class Tree:
         return os.path.isdir(self.path) and all(self.load(shard=shard) and self._whole() for shard in self.shards())
 
     def _whole(self) -> bool:
-        return self._has_files(list(self.files)) and all(map(self.has_other, self.others))
+        return self._intact() == len(self.files) and all(map(self.has_other, self.others))
 
-    def _has_files(self, paths: list[bytes]) -> bool:
-        """Whether files are as they were put there. Of many, another process looks at half."""
+    def _intact(self) -> int:
+        """Count the files that are as they were put there. Of many, another process looks at half."""
+        paths = list(self.files)
         half = len(paths) // 2 if len(paths) > FEW_FILES else 0
-        there = beside(lambda: self._has_all(paths[:half])) if half else lambda: True
+        there = beside(lambda: sum(1 for _ in self.intact(paths[:half]))) if half else int
         try:
-            here = self._has_all(paths[half:])
+            here = sum(1 for _ in self.intact(paths[half:]))
         finally:
-            rest = there()
-        return here and rest
-
-    def _has_all(self, paths: list[bytes]) -> bool:
-        with directory(self.path) as here:
-            return all(known_at(path, self.files[path], here) for path in paths)
+            others: int = there()
+        return here + others
 
     def has_other(self, path: bytes) -> bool:
         """Whether a folder or link is as it was put there; what is in a folder does not matter."""

@@ -103,7 +103,7 @@ def progress(output: str) -> Callable[[int, int], None] | None:
         return None
 
     def show(done: int, of: int) -> None:
-        typer.echo(f"\r{done / 1e6:.0f} of {of / 1e6:.0f} MB", nl=done == of, err=True)
+        typer.echo(f"\r{done / 1e6:.0f} of {of / 1e6:.0f} MB done", nl=done == of, err=True)
 
     return show
 

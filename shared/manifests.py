@@ -119,8 +119,8 @@ class Numbering:
     def refer(self, place: Iterable[Part]) -> dict[str, Any]:
         """Return how an entry refers to a content at a place whose blocks are all stored: some of its fields."""
         parts = [(part.stored(), part.start, part.length) for part in place]
-        numbers = tuple([self._numbers.setdefault(block, len(self._numbers)) for block, _, _ in parts])
-        if len(parts) <= 1 or _without_gaps(parts):
+        numbers = tuple(self._numbers.setdefault(block, len(self._numbers)) for block, _, _ in parts)
+        if _without_gaps(parts):
             return {"blocks": numbers, "offset": parts[0][1] if parts else 0, "parts": ()}
         stretches = tuple((self._numbers[block], start, length) for block, start, length in parts)
         return {"blocks": (), "offset": 0, "parts": stretches}

@@ -102,7 +102,6 @@ class Packing:
     """Of each file, by path: the SHA-256 of its content."""
     _places: dict[str, Place] = field(default_factory=dict)
     """Of contents that are new. The blocks of all packs are counted in the order they were yielded."""
-    _known: Container[str] = frozenset()
     _done: int = 0
     _texts: int = 0
     _open: bytearray = field(default_factory=bytearray)
@@ -132,22 +131,22 @@ class Packing:
 
     def _digested(self, file: Source, found: str) -> None:
         self.digests[file.path] = found
-        self._tell(file)
+        self._tell(file.size)
 
     def new(self, known: Container[str]) -> list[Source]:
         """Return the files whose content is not known; call it when all are read."""
         return [file for file in self._files() if file.size and self.digests[file.path] not in known]
 
-    def packs(self, known: Container[str], earlier: Mapping[str, Earlier]) -> Iterator[Pack]:
-        """Read the files that are new, and yield the packs. Of a large one that ``earlier`` has, only what is new.
+    def packs(self, new: Sequence[Source], earlier: Mapping[str, Earlier]) -> Iterator[Pack]:
+        """Read files that are new, and yield the packs. Of a large one that ``earlier`` has, only what is new.
 
         Raises:
             SourceError, OSError: as ``digest_small``.
         """
-        self._known = known
+        self._tell(self._total - sum(file.size for file in new))
         waiting: list[_Compressed] = []
         with ThreadPoolExecutor(_WORKERS) as pool:
-            for compressed in _in_order(pool, self._blocks(earlier)):
+            for compressed in _in_order(pool, self._blocks(new, earlier)):
                 waiting.append(compressed)
                 if sum(len(each.body) for each in waiting) >= PACK_BYTES:
                     yield _pack(waiting)
@@ -166,12 +165,12 @@ class Packing:
     def _files(self) -> Iterator[Source]:
         return (source for source in self.sources if source.kind == "file")
 
-    def _blocks(self, earlier: Mapping[str, Earlier]) -> Iterator[bytes]:
+    def _blocks(self, new: Sequence[Source], earlier: Mapping[str, Earlier]) -> Iterator[bytes]:
         """Yield the texts of blocks. Small files come first, so that they share theirs."""
-        for file in sorted(self._files(), key=lambda file: file.is_large):
-            if file.size and self._is_new(file):
+        for file in sorted(new, key=lambda file: file.is_large):
+            if self.digests[file.path] not in self._places:
                 yield from self._large(file, earlier.get(file.path)) if file.is_large else self._small(file)
-            self._tell(file)
+            self._tell(file.size)
         yield from self._close()
 
     def _small(self, file: Source) -> Iterator[bytes]:
@@ -180,19 +179,15 @@ class Packing:
         yield from full
         self._placed(file, hashlib.sha256(text).hexdigest(), (part,))
 
-    def _tell(self, file: Source) -> None:
+    def _tell(self, size: int) -> None:
         with self._telling:
-            self._done += file.size
+            self._done += size
             if self.progress is not None:
                 self.progress(self._done // 2, self._total)
 
     @cached_property
     def _total(self) -> int:
         return sum(source.size for source in self.sources)
-
-    def _is_new(self, file: Source) -> bool:
-        found = self.digests[file.path]
-        return found not in self._known and found not in self._places
 
     def _large(self, file: Source, earlier: Earlier | None) -> Iterator[bytes]:
         if earlier is not None and file.size <= MATCHED_BYTES:

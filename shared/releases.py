@@ -7,11 +7,9 @@ the manifest is written last, so a version that can be seen is whole.
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +30,7 @@ from shared.packing import Block, Earlier, Pack, Packing, Place, Progress
 from shared.plan import Content, Delta
 from shared.records import delta_key, deltas_prefix, manifest_key, pack_key
 from shared.sources import Source, read_tree
+from shared.uncollected import uncollected
 
 LOOK_BACK = 10
 """How many of the newest releases' contents are used again; older ones would cost more to read than they save."""
@@ -78,7 +77,7 @@ async def publish(
         CloudError: S3 did not take it; what was uploaded is used by the next try. The release may be there by then,
             without deltas.
     """
-    with _uncollected():
+    with uncollected():
         sources = await asyncio.to_thread(read_tree, directory)
         packing = Packing(sources, progress)
         reading = (asyncio.to_thread(packing.digest_large), asyncio.to_thread(packing.digest_small))
@@ -88,18 +87,6 @@ async def publish(
         published, existed = await _put_manifest(objects, new)
         await _put_deltas(objects, published, sources)
     return _info(published, uploaded, existed)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Let nobody look for garbage that refers to itself: among so many objects that takes long, and finds none."""
-    collected = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()
 
 
 async def manifest(objects: ObjectsPort, component: str, version: str) -> PublishedRelease:
@@ -212,10 +199,12 @@ async def _past(objects: ObjectsPort, component: str) -> _Past:
     if not listed:
         return _Past(None, {}, {})
     newest = (await manifest(objects, component, listed.pop())).manifest
-    older = await asyncio.gather(*(_stored(objects, component, version) for version in reversed(listed)))
-    keys = (manifest_key(component, version) for version in reversed(listed))
-    texts = (stored.decode(errors="replace") for stored in older)
-    return _Past(newest, _places(newest), dict(zip(keys, texts, strict=True)))
+    listed.reverse()
+    older = await asyncio.gather(*(_stored(objects, component, version) for version in listed))
+    texts = zip(listed, older, strict=True)
+    return _Past(
+        newest, _places(newest), {manifest_key(component, each): text.decode(errors="replace") for each, text in texts}
+    )
 
 
 def _places(release: Manifest) -> dict[str, Place]:
@@ -261,7 +250,7 @@ async def _laid_out(
     paths = {source.path for source in new}
     known = [source for source in packing.sources if source.path not in paths]
     blocks, entries = await asyncio.gather(
-        _upload_new(objects, component, packing, past),
+        _upload_new(objects, component, packing, new, past.newest),
         asyncio.to_thread(_entries, known, packing.digests, past.known, numbering),
     )
     entries |= _entries(new, packing.digests, packing.stored(blocks), numbering)
@@ -295,11 +284,12 @@ def _entries(
     return entries
 
 
-async def _upload_new(objects: ObjectsPort, component: str, packing: Packing, past: _Past) -> list[Block]:
+async def _upload_new(
+    objects: ObjectsPort, component: str, packing: Packing, new: Sequence[Source], newest: Manifest | None
+) -> list[Block]:
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # A thread may be at work there when we give up.
-        large = [source for source in packing.new(past.known) if source.is_large]
-        earlier = await _earlier(objects, past.newest, large, Path(folder))
-        return await _upload(objects, component, packing.packs(past.known, earlier))
+        earlier = await _earlier(objects, newest, (source for source in new if source.is_large), Path(folder))
+        return await _upload(objects, component, packing.packs(new, earlier))
 
 
 async def _upload(objects: ObjectsPort, component: str, made: Iterator[Pack]) -> list[Block]:

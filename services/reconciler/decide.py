@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -358,20 +358,22 @@ def charged(view: View, status: FleetStatus | None, action: TakeOut | BringUpToD
     """
     if budget_refusal(view, status, action.server) is not None:
         return None
-    if status is not None and is_recorded(status, action.server, view.now):
-        return _renewed(status, action.server, view.now)
+    recent = _recent(status, view.now)
+    standing = [each for each in recent if each.server == action.server and each.over is None]
+    if status is not None and standing:
+        return _renewed(status, standing, view.now)
     base = status if status is not None else status_after(view, None)
     kept = tuple(each for each in base.disruptions if each.at > view.now - REMEMBERED)
     new = Disruption(server=action.server, at=view.now, by=action.by, reason=action.reason)
     return base.model_copy(update={"disruptions": (*kept, new)})
 
 
-def _renewed(status: FleetStatus, server: str, now: datetime) -> FleetStatus | None:
-    lapsing = [
-        each for each in _recent(status, now) if each.server == server and not each.over and each.at < now - SAME_FOR
-    ]
-    disruptions = tuple(each.model_copy(update={"at": now}) if each in lapsing else each for each in status.disruptions)
-    return None if disruptions == status.disruptions else status.model_copy(update={"disruptions": disruptions})
+def _renewed(status: FleetStatus, standing: Sequence[Disruption], now: datetime) -> FleetStatus | None:
+    """Return the status with these disruptions begun again now; None when that is the same moment."""
+    if all(each.at >= now - SAME_FOR for each in standing):
+        return None
+    disruptions = (each.model_copy(update={"at": now}) if each in standing else each for each in status.disruptions)
+    return status.model_copy(update={"disruptions": tuple(disruptions)})
 
 
 def recorded(view: View, status: FleetStatus | None, action: TakeOut, said: Announcement) -> FleetStatus | None:
@@ -399,11 +401,6 @@ def refused(
         request=request.id, type=request.type, server=request.server, by=request.by, at=view.now, reason=reason
     )
     return to_announce(base.model_copy(update={"refusals": (*kept, new)}), said)
-
-
-def is_recorded(status: FleetStatus | None, server: str, now: datetime) -> bool:
-    """Whether a disruption of this server that is not over counts already. Pure."""
-    return any(each.server == server and each.over is None for each in _recent(status, now))
 
 
 def _recent(status: FleetStatus | None, now: datetime) -> tuple[Disruption, ...]:

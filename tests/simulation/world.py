@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import random
 import sys
@@ -27,6 +26,7 @@ from shared.messages import BuilderReaped, ImageRetired, Message, ServerReplaced
 from shared.names import SERVICES, ServiceName
 from shared.records import Pointer, config_key, pointer_key
 from shared.tracing import add_handled
+from shared.uncollected import uncollected
 from tests.simulation import faults, operators
 from tests.simulation.faults import FAMILIES, Family, Fault
 from tests.simulation.fleet import BAD_VERSION, INCIDENT, NAME, VERSIONS, ZONES, fleet, releases
@@ -372,7 +372,6 @@ def seeded(world: World) -> Iterator[None]:
         raise structlog.DropEvent
 
     before = structlog.get_config()
-    gc.disable()  # a run makes little garbage that refers to itself, and looking for it takes a fifth of the time
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, add_handled, log],
         wrapper_class=structlog.make_filtering_bound_logger(20),
@@ -380,6 +379,7 @@ def seeded(world: World) -> Iterator[None]:
     )
     try:
         with (
+            uncollected(),
             mock.patch.object(uuid, "uuid4", new_id),
             mock.patch.object(random, "getrandbits", chance.getrandbits),
             mock.patch.object(BaseModel, "model_validate_json", classmethod(_remembering())),
@@ -387,7 +387,6 @@ def seeded(world: World) -> Iterator[None]:
             yield
     finally:
         structlog.configure(**before)
-        gc.enable()
 
 
 def _remembering() -> Callable[..., BaseModel]:

@@ -189,3 +189,13 @@ def breaks(*broken: str, step: str = "compile") -> Callable[[FleetWorld], None]:
                 world.report(sent, "ok", done(*names, result=skipped) + done(*checks))
 
     return answer
+
+
+async def proven(*versions: str) -> FleetWorld:
+    """Return a fleet where release 1 of the monolith went well, and these were set since."""
+    world = FleetWorld()
+    await world.release("1")
+    await world.components.prove("web", {"monolith": "1"}, "a launch")
+    for version in versions:
+        await world.release(version)
+    return world

@@ -5,8 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from moto.scheduler.models import scheduler_backends
+from moto.sqs.models import sqs_backends
 
-from localcloud.schedules import due
+from localcloud.account import ACCOUNT, REGION, arn
+from localcloud.events import Events
+from localcloud.schedules import Schedules, due
+from tests.fakes import FakeClock
 
 MONDAY = datetime(2026, 11, 23, 2, 30, 5, tzinfo=UTC)
 
@@ -50,3 +55,27 @@ def test_cron_is_matched_by_the_minute(expression: str, expected: bool) -> None:
 def test_cron_fires_once_a_minute() -> None:
     assert not due("cron(* * * * ? *)", MONDAY, MONDAY + timedelta(seconds=20))
     assert due("cron(* * * * ? *)", MONDAY, MONDAY + timedelta(seconds=55))
+
+
+def test_a_moment_that_came_between_the_making_of_a_schedule_and_the_first_look_is_not_missed() -> None:
+    queues, name = sqs_backends[ACCOUNT][REGION], "autoprovisioner-test-schedule"
+    queue = queues.create_queue(name, {})
+    scheduler_backends[ACCOUNT][REGION].create_schedule(
+        description="",
+        name=name,
+        group_name="default",
+        start_date="",
+        end_date="",
+        schedule_expression=f"at({datetime.now(UTC) + timedelta(seconds=60):%Y-%m-%dT%H:%M:%S})",
+        schedule_expression_timezone="UTC",
+        flexible_time_window={"Mode": "OFF"},
+        kms_key_arn="",
+        state="ENABLED",
+        target={"Arn": arn("sqs", name), "Input": "due"},
+        action_after_completion="NONE",
+    )
+    clock = FakeClock(datetime.now(UTC) + timedelta(seconds=120))
+    schedules = Schedules(Events(clock, None), clock)
+    schedules.tick()
+    schedules.tick()
+    assert [message.body for message in queue.messages] == ["due"]

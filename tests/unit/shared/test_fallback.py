@@ -13,7 +13,7 @@ from shared.fleet import Fleet
 from shared.messages import AlertRaised
 from shared.records import Attempt, Broken, Fallback, Release, Verdict
 from shared.runs import NoPlan, Runs
-from tests.unit.fleetworld import FLEET, FleetWorld
+from tests.unit.fleetworld import FLEET, proven
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 TWO = Fleet.model_validate(
@@ -170,17 +170,8 @@ def test_a_step_is_named_only_where_one_syncs_the_component() -> None:
     assert found.step is None
 
 
-async def fallen(*versions: str) -> FleetWorld:
-    world = FleetWorld()
-    await world.release("1")
-    await world.components.prove("web", {"monolith": "1"}, "the first launch")
-    for version in versions:
-        await world.release(version)
-    return world
-
-
 async def test_what_was_fallen_back_from_is_condemned_with_why() -> None:
-    world = await fallen("2")
+    world = await proven("2")
     gone = fallback("monolith", setting=2).model_copy(update={"step": "compile", "log_tail": "no such file"})
     await conclude(world.components, world.clock, "web", {"monolith": "1"}, [gone], "launch i-1")
     found = await world.components.standing("web", "monolith")
@@ -200,7 +191,7 @@ async def test_what_was_fallen_back_from_is_condemned_with_why() -> None:
 
 
 async def test_a_fallback_that_was_overtaken_condemns_nothing_and_what_went_well_is_proven() -> None:
-    world = await fallen("2")
+    world = await proven("2")
     await conclude(world.components, world.clock, "web", {"monolith": "2"}, [fallback("monolith", setting=2)], "bake b")
     found = await world.components.standing("web", "monolith")
     assert (found.good, found.broken) == ("2", None)
@@ -209,7 +200,7 @@ async def test_a_fallback_that_was_overtaken_condemns_nothing_and_what_went_well
 
 
 async def test_of_several_that_fell_back_together_each_says_which_others_it_may_have_been() -> None:
-    world = await fallen("2")
+    world = await proven("2")
     those = [
         fallback("monolith", setting=2),
         fallback("tools", "8", "7"),

@@ -248,6 +248,16 @@ def read_beside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("read_beside")
+def test_another_process_tells_the_digests_of_files_that_it_can_read_and_are_as_they_were(source: Path) -> None:
+    files = {each.path: each for each in sources.read_tree(source) if each.kind == "file"}
+    files["app/two"] = files["app/two"]._replace(changed_ns=1)
+    (source / "nothing").unlink()
+    found = dict(zip(files, sources.digests(list(files.values())), strict=True))
+    known = {name: hashlib.sha256((source / name).read_bytes()).hexdigest() for name in ("app/one", "large")}
+    assert found == {**known, "app/two": "", "nothing": ""}
+
+
+@pytest.mark.usefixtures("read_beside")
 async def test_what_another_process_reads_is_the_same_release(objects: FakeObjects, source: Path) -> None:
     (source / os.fsdecode(b"new\nline \xff")).write_text("odd")
     beside = await releases.publish(objects, "app", "1", source)

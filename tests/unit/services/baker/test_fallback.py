@@ -8,7 +8,7 @@ import pytest
 
 from shared.messages import AlertRaised, ImageBakeFailed, ImageReady
 from shared.records import manifest_key
-from tests.unit.fleetworld import STOCK, FleetWorld, breaks, killed_at
+from tests.unit.fleetworld import STOCK, FleetWorld, breaks, killed_at, proven
 from tests.unit.services.baker.test_handler import bake, images_come, of_role, play
 
 
@@ -17,14 +17,6 @@ def agent(tmp_path: Path) -> Path:
     path = tmp_path / "agent.py"
     path.write_text("pass\n")
     return path
-
-
-async def proven(version: str = "2") -> FleetWorld:
-    world = FleetWorld()
-    await world.release("1")
-    await world.components.prove("web", {"monolith": "1"}, "a launch")
-    await world.release(version)
-    return world
 
 
 def broken(world: FleetWorld) -> None:
@@ -47,7 +39,7 @@ def once(world: FleetWorld) -> None:
 
 
 async def test_a_bake_goes_on_with_the_last_good_release_on_a_fresh_server_from_stock(agent: Path) -> None:
-    world = await proven()
+    world = await proven("2")
     await play(world, agent, broken)
     record = await bake(world)
     assert (record.stage, record.releases) == ("ready", {"monolith": "1"})
@@ -63,7 +55,7 @@ async def test_a_bake_goes_on_with_the_last_good_release_on_a_fresh_server_from_
 
 
 async def test_a_release_is_tried_as_often_as_in_a_launch_before_it_is_fallen_back_from(agent: Path) -> None:
-    world = await proven()
+    world = await proven("2")
     await play(world, agent, once)
     record = await bake(world)
     assert (record.stage, record.releases, len(record.failed)) == ("ready", {"monolith": "2"}, 1)
@@ -72,7 +64,7 @@ async def test_a_release_is_tried_as_often_as_in_a_launch_before_it_is_fallen_ba
 
 
 async def test_where_the_last_good_release_fails_too_the_bake_fails_and_no_release_is_blamed(agent: Path) -> None:
-    world = await proven()
+    world = await proven("2")
     await play(world, agent, all_broken)
     assert (await bake(world)).stage == "failed"
     assert [alert.cause for alert in world.publisher.of(AlertRaised)] == ["bake"]
@@ -82,7 +74,7 @@ async def test_where_the_last_good_release_fails_too_the_bake_fails_and_no_relea
 
 
 async def test_a_release_without_its_manifest_does_not_fail_the_bake(agent: Path) -> None:
-    world = await proven()
+    world = await proven("2")
     del world.objects.bodies[manifest_key("monolith", "2")]
     await play(world, agent, broken)
     assert ((await bake(world)).stage, (await bake(world)).releases) == ("ready", {"monolith": "1"})
@@ -91,12 +83,12 @@ async def test_a_release_without_its_manifest_does_not_fail_the_bake(agent: Path
 
 @pytest.mark.parametrize("applied", [False, True])
 async def test_killed_at_any_call_the_bake_falls_back_once_and_leaves_no_server(agent: Path, applied: bool) -> None:
-    clean = await proven()
+    clean = await proven("2")
     with killed_at(clean, 0, applied=applied) as calls:
         await play(clean, agent, broken)
         count = calls()
     for number in range(1, count + 1):
-        world = await proven()
+        world = await proven("2")
         with killed_at(world, number, applied=applied):
             await play(world, agent, broken)
         record = await bake(world)
@@ -109,7 +101,7 @@ async def test_killed_at_any_call_the_bake_falls_back_once_and_leaves_no_server(
 async def test_a_builder_that_ec2_still_shows_as_running_is_not_taken_up_again(
     agent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = await proven()
+    world = await proven("2")
     terminate = world.servers.terminate
 
     async def late(server: str) -> None:

@@ -12,7 +12,7 @@ from shared.fleet import Fleet
 from shared.messages import AlertCleared, AlertRaised, ServerProvisionFailed
 from shared.names import LAUNCH_HOOK
 from shared.records import Launch, launch_key, manifest_key
-from tests.unit.fleetworld import FIRST, FLEET, FleetWorld, breaks, killed_at
+from tests.unit.fleetworld import FIRST, FLEET, FleetWorld, breaks, killed_at, proven
 from tests.unit.services.provisioner.test_handler import completions, launch, make, plan_runs, play, state
 
 SECOND = "i-00000000000000002"
@@ -34,13 +34,9 @@ def agent(tmp_path: Path) -> Path:
     return path
 
 
-async def proven(*versions: str) -> FleetWorld:
+async def launching(*versions: str) -> FleetWorld:
     """A fleet where release 1 went well, and these were set since; a server launches."""
-    world = FleetWorld()
-    await world.release("1")
-    await world.components.prove("web", {"monolith": "1"}, "a launch")
-    for version in versions:
-        await world.release(version)
+    world = await proven(*versions)
     world.server()
     return world
 
@@ -63,7 +59,7 @@ async def launches(world: FleetWorld, agent: Path, server: str) -> Launch:
 
 
 async def test_a_broken_release_does_not_block_the_launch_and_is_told_once_with_step_log_and_next(agent: Path) -> None:
-    world = await proven("2")
+    world = await launching("2")
     await play(world, agent, breaks("monolith 2"))
     record = await launch(world)
     assert (record.result, record.releases, completions(world)) == ("ready", {"monolith": "1"}, ["CONTINUE"])
@@ -79,7 +75,7 @@ async def test_a_broken_release_does_not_block_the_launch_and_is_told_once_with_
 
 
 async def test_the_next_launches_use_the_last_good_release_at_once_and_raise_nothing(agent: Path) -> None:
-    world = await proven("2")
+    world = await launching("2")
     await play(world, agent, breaks("monolith 2"))
     record = await launches(world, agent, SECOND)
     assert ([each.result for each in record.attempts], record.releases) == (["ok"], {"monolith": "1"})
@@ -87,7 +83,7 @@ async def test_the_next_launches_use_the_last_good_release_at_once_and_raise_not
 
 
 async def test_a_mended_release_is_taken_and_the_alert_cleared(agent: Path) -> None:
-    world = await proven("2")
+    world = await launching("2")
     await play(world, agent, breaks("monolith 2"))
     await world.release("3")
     record = await launches(world, agent, SECOND)
@@ -97,7 +93,7 @@ async def test_a_mended_release_is_taken_and_the_alert_cleared(agent: Path) -> N
 
 
 async def test_setting_the_broken_release_anew_gives_it_another_chance(agent: Path) -> None:
-    world = await proven("2")
+    world = await launching("2")
     await play(world, agent, breaks("monolith 2"))
     await world.components.set("web", "monolith", "2", by="ada")
     world.server(SECOND)
@@ -106,7 +102,7 @@ async def test_setting_the_broken_release_anew_gives_it_another_chance(agent: Pa
 
 
 async def test_where_the_last_good_release_fails_too_no_release_is_to_blame(agent: Path) -> None:
-    world = await proven("2")
+    world = await launching("2")
     await play(world, agent, breaks("monolith 1", "monolith 2"))
     assert completions(world) == ["ABANDON"]
     assert raised(world) == ["provision-compile"]
@@ -117,7 +113,7 @@ async def test_where_the_last_good_release_fails_too_no_release_is_to_blame(agen
 
 
 async def test_where_nothing_changed_since_it_last_went_well_the_launch_is_given_up_as_ever(agent: Path) -> None:
-    world = await proven()
+    world = await launching()
     await play(world, agent, breaks("monolith 1"))
     record = await launch(world)
     assert (record.result, len(record.attempts), record.fallbacks) == ("failed", 2, ())
@@ -136,7 +132,7 @@ async def test_a_first_release_that_is_broken_fails_loudly(agent: Path) -> None:
 async def test_a_manifest_that_is_missing_or_damaged_falls_back_without_a_try(
     agent: Path, manifest: bytes | None
 ) -> None:
-    world = await proven("2")
+    world = await launching("2")
     if manifest is None:
         del world.objects.bodies[manifest_key("monolith", "2")]
     else:
@@ -148,7 +144,7 @@ async def test_a_manifest_that_is_missing_or_damaged_falls_back_without_a_try(
 
 
 async def test_without_either_manifest_a_person_is_called_and_the_server_waits(agent: Path) -> None:
-    world = await proven("2")
+    world = await launching("2")
     for version in ("1", "2"):
         del world.objects.bodies[manifest_key("monolith", version)]
     await make(world, agent).handle(LifecycleAction("web", FIRST, LAUNCH_HOOK, "t", "launching"))
@@ -157,7 +153,7 @@ async def test_without_either_manifest_a_person_is_called_and_the_server_waits(a
 
 
 async def test_a_release_set_meanwhile_is_tried_before_anything_is_given_up(agent: Path) -> None:
-    world = await proven("2")
+    world = await launching("2")
     event = LifecycleAction("web", FIRST, LAUNCH_HOOK, "t", "launching")
     for _ in range(2):
         await make(world, agent).handle(event)
@@ -206,7 +202,7 @@ async def test_where_several_changed_all_of_them_fall_back_and_the_alert_says_so
 
 
 async def test_a_failure_outside_of_the_plan_blames_no_release(agent: Path) -> None:
-    world = await proven("2")
+    world = await launching("2")
 
     def cut_off(world: FleetWorld) -> None:
         for sent in world.running:
@@ -218,12 +214,12 @@ async def test_a_failure_outside_of_the_plan_blames_no_release(agent: Path) -> N
 
 @pytest.mark.parametrize("applied", [False, True])
 async def test_killed_at_any_call_the_launch_falls_back_once_and_is_told_once(agent: Path, applied: bool) -> None:
-    clean = await proven("2")
+    clean = await launching("2")
     with killed_at(clean, 0, applied=applied) as calls:
         await play(clean, agent, breaks("monolith 2"))
         count = calls()
     for number in range(1, count + 1):
-        world = await proven("2")
+        world = await launching("2")
         with killed_at(world, number, applied=applied):
             await play(world, agent, breaks("monolith 2"))
         record = await launch(world)

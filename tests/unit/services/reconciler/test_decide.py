@@ -678,12 +678,14 @@ def test_a_disruption_is_recorded_with_who_and_why_unless_it_is_there_or_not_all
 
 
 def test_a_disruption_counts_for_an_hour_and_only_while_it_is_not_over() -> None:
-    assert decide.is_recorded(status((1, 59.9)), server(1), START)
-    assert not decide.is_recorded(status((1, 60)), server(1), START)
-    assert not decide.is_recorded(status((1, 5)), server(2), START)
-    assert not decide.is_recorded(None, server(1), START)
+    action = TakeOut(server(1), "terminated", "ann", "practice")
+    three = view(in_service(1, 2, 3), policies={"disruption": {"unavailable": 2}})
     over = status((1, 5)).disruptions[0].model_copy(update={"over": START})
-    assert not decide.is_recorded(status().model_copy(update={"disruptions": (over,)}), server(1), START)
+    ended = status().model_copy(update={"disruptions": (over,)})
+    for before, entries in ((status((1, 59.9)), 1), (status((1, 60)), 2), (status((2, 5)), 2), (ended, 2)):
+        after = decide.charged(three, before, action)
+        assert after is not None
+        assert len(after.disruptions) == entries
 
 
 def test_an_instance_that_ends_or_stops_is_not_counted_and_one_that_ec2_does_not_show_is() -> None:
