@@ -6,7 +6,7 @@ from shared import metrics
 from shared.clock import Clock
 from shared.documents import Documents
 from shared.names import ServiceName
-from shared.records import Audit
+from shared.records import Audit, audit_key
 
 REASON_LIMIT = 2000
 
@@ -26,7 +26,7 @@ class Audits:
             CloudError: it is not written.
         """
         now = self._clock.now()
-        key = f"fleets/{fleet}/audit/{now:%Y-%m-%d}/{now:%H%M%S.%f}-{action}-{target}.json"
+        key = audit_key(fleet, now, action, target)
         audit = Audit(
             fleet=fleet,
             service=self._service,

@@ -21,7 +21,7 @@ TRIES = 8
 """Writes that one change attempts; past that many lost races somebody is fighting us, and the message waits."""
 
 
-READS_AT_ONCE = 20
+AT_ONCE = 20
 """As many as a client has connections."""
 
 
@@ -81,8 +81,8 @@ class Documents:
     async def get_all(self, model: type[R], keys: Sequence[str]) -> list[R | None]:
         """Return the documents at these keys, in this order, a few read at the same time. Raises as ``get`` does."""
         found: list[R | None] = []
-        for begin in range(0, len(keys), READS_AT_ONCE):
-            found += await asyncio.gather(*(self.get(model, key) for key in keys[begin : begin + READS_AT_ONCE]))
+        for begin in range(0, len(keys), AT_ONCE):
+            found += await asyncio.gather(*(self.get(model, key) for key in keys[begin : begin + AT_ONCE]))
         return found
 
     async def create(self, key: str, document: R) -> R | None:
@@ -153,6 +153,11 @@ class Documents:
     async def delete(self, key: str) -> None:
         """Delete the document, whatever is in it; no error when there is none."""
         await self._objects.delete(key)
+
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        """Delete the documents at these keys, a few at the same time."""
+        for begin in range(0, len(keys), AT_ONCE):
+            await asyncio.gather(*(self.delete(key) for key in keys[begin : begin + AT_ONCE]))
 
     async def keys(self, prefix: str) -> Sequence[str]:
         """Return the keys of all documents with this prefix, in order."""

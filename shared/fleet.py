@@ -156,13 +156,16 @@ class DrainPolicy(_Described):
 
 
 class RetentionPolicy(_Described):
-    """The backlog of images."""
+    """The backlog of images, and how long people can read what happened."""
 
     days: float = Field(default=14, gt=0)
     keep: int = Field(default=3, ge=1)
     """Never fewer than this many proven images, however old."""
     quarantine_hours: float = Field(default=24, ge=0)
     builder_hours: float = Field(default=6, gt=0)
+    records_days: float = Field(default=90, ge=20)
+    """How long the records of launches, updates, bakes and destructive calls are kept once the server or the image is
+    gone. At least as long as a message can be under way: four days in a queue, and fourteen as a dead letter."""
 
 
 class RolloutPolicy(_Described):

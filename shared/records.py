@@ -519,6 +519,21 @@ def run_prefix(fleet: str, attempt: str) -> str:
     return f"fleets/{fleet}/runs/{attempt}/"
 
 
+def runs_prefix(fleet: str, owner: str) -> str:
+    """What the keys of all attempts begin with that were made for a server, or for a bake."""
+    return f"fleets/{fleet}/runs/{owner}-"
+
+
+def audit_prefix(fleet: str) -> str:
+    """What the keys of all the fleet's audits begin with."""
+    return f"fleets/{fleet}/audit/"
+
+
+def audit_key(fleet: str, at: datetime, action: str, target: str) -> str:
+    """Where it says what was about to be done to whom; the time sorts as text."""
+    return f"{audit_prefix(fleet)}{at:%Y-%m-%d}/{at:%H%M%S.%f}-{action}-{target}.json"
+
+
 def paces_key(fleet: str, kind: str) -> str:
     """Where it says how long the steps of the fleet's launches, or bakes, take."""
     return f"fleets/{fleet}/paces/{kind}.json"

@@ -1,1 +1,1 @@
-"""Retires images that nothing needs any more, and reaps builders that leaked."""
+"""Retires images that nothing needs any more, reaps builders that leaked, and deletes records that are old."""

@@ -93,9 +93,14 @@ def clean(view: View) -> tuple[Action, ...] | Stop:
     released = tuple(
         Release(each.image, keep[each.image]) for each in ours if each.image in keep and _quarantined(each)
     )
-    if pauses.stands(view.pause, view.now) and view.pause is not None and view.pause.what == "automation":
+    if automation_rests(view):
         return released
     return (*released, *_retirements(due, view), *_leaked(view))
+
+
+def automation_rests(view: View) -> bool:
+    """Whether somebody has paused it: nothing is removed then. Pure."""
+    return pauses.stands(view.pause, view.now) and view.pause is not None and view.pause.what == "automation"
 
 
 def happened(view: View, said: Announced) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
 from services.janitor import decide
 from services.janitor.decide import Action, Quarantine, Reap, Release, Retire, Stop, View
+from services.janitor.expiry import Records, expired
 from shared.alerts import Alerts
 from shared.audit import Audits
 from shared.clock import Clock
@@ -20,7 +21,25 @@ from shared.messages import BuilderReaped, ImageRetired, Tick
 from shared.names import ServiceName
 from shared.outbox import Outbox, to_announce
 from shared.outcome import Done, Outcome
-from shared.records import Announced, Bake, Pause, Pointer, Record, Removals, pause_key, pointer_key, removals_key
+from shared.records import (
+    Announced,
+    Bake,
+    Baking,
+    Launch,
+    Pause,
+    Pointer,
+    Record,
+    Removals,
+    Update,
+    audit_prefix,
+    baking_key,
+    launch_key,
+    pause_key,
+    pointer_key,
+    removals_key,
+    runs_prefix,
+    update_key,
+)
 from shared.sweeps import Sweeps
 
 SERVICE: ServiceName = "janitor"
@@ -32,7 +51,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Janitor:
-    """Keeps the backlog of images, and no more than that."""
+    """Keeps the backlog of images, and the records of what happened, and no more than that."""
 
     def __init__(
         self,
@@ -79,6 +98,7 @@ class Janitor:
         await self._alerts.clear(fleet, "janitor-stopped")
         await self._announce(await self._documents.get(Removals, removals_key(fleet)), partial(decide.happened, view))
         told = [await self._act(fleet, action) for action in actions]
+        told += await self._expire(view)
         return "; ".join(told) or "nothing is due"
 
     async def _act(self, fleet: str, action: Action) -> str:
@@ -91,6 +111,34 @@ class Janitor:
                 return f"{action.image} stays: {action.reason}"
             case Retire() | Reap():
                 return await self._destroy(fleet, action)
+
+    async def _expire(self, view: View) -> list[str]:
+        """Delete old records, each after its runs: what is cut off is due again."""
+        fleet = view.fleet.fleet
+        due = expired(view, await self._records(view))
+        if due is None:
+            return []
+        await self._audits.write(fleet, "expire-records", fleet, SERVICE, due.reason)
+        for owner in due.owners:
+            await self._documents.delete_all(await self._documents.keys(runs_prefix(fleet, owner)))
+        await self._documents.delete_all(due.keys)
+        return [f"records are deleted: {due.reason}"]
+
+    async def _records(self, view: View) -> Records:
+        """Read the records of servers that are gone; those of the others stay whatever they say."""
+        fleet, there = view.fleet.fleet, {each.server for each in view.instances}
+        return Records(
+            launches=await self._of_the_gone(Launch, partial(launch_key, fleet), there),
+            updates=await self._of_the_gone(Update, partial(update_key, fleet), there),
+            latest=await self._documents.get(Baking, baking_key(fleet)),
+            audits=await self._documents.keys(audit_prefix(fleet)),
+        )
+
+    async def _of_the_gone(self, model: type[R], key: Callable[[str], str], there: Collection[str]) -> Sequence[R]:
+        standing = {key(server) for server in there}
+        keys = await self._documents.keys(key("").removesuffix(".json"))
+        found = await self._documents.get_all(model, [each for each in keys if each not in standing])
+        return [each for each in found if each is not None]
 
     async def _destroy(self, fleet: str, action: Retire | Reap) -> str:
         target = action.image.image if isinstance(action, Retire) else action.server
@@ -156,5 +204,5 @@ class Janitor:
         return list({**{each.server: each for each in tagged}, **members}.values())
 
     async def _all(self, model: type[R], prefix: str) -> Sequence[R]:
-        found = [await self._documents.get(model, key) for key in await self._documents.keys(prefix)]
+        found = await self._documents.get_all(model, await self._documents.keys(prefix))
         return [each for each in found if each is not None]

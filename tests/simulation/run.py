@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from shared.records import alert_key
+from tests.simulation.bygone import unexpired
 from tests.simulation.faults import DAY_S
 from tests.simulation.fleet import NAME, VERSIONS
 from tests.simulation.rest import at_rest, state_of, unexplained
@@ -84,7 +85,7 @@ def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     world.messaging.queue("janitor").send('{"type":"tick"}')
     world.run(world.loop.time() + LOOK_EVERY_S)
     wrong = _until_rest(world)
-    for number, what in (*wrong, *((14, what) for what in unexplained(world))):
+    for number, what in (*wrong, *((14, what) for what in (*unexplained(world), *unexpired(world)))):
         world.violated(number, what)
     nightly = (NIGHTLY_S - world.loop.time()) % DAY_S
     if nightly <= LOOK_EVERY_S:  # a bake that is due is no sweep

@@ -13,9 +13,10 @@ from services.reconciler.decide import View
 from shared.cloud import CloudError
 from shared.events import Incoming
 from shared.outcome import Done, Outcome
-from shared.records import Rollout, Taken, rollout_key
+from shared.records import Rollout, Taken, launch_key, report_key, rollout_key, update_key
 from shared.runtime import Handler
 from tests.simulation import ports
+from tests.simulation.bygone import unexpired
 from tests.simulation.faults import Fault
 from tests.simulation.fleet import NAME
 from tests.simulation.process import Process
@@ -23,6 +24,7 @@ from tests.simulation.rest import unexplained
 from tests.simulation.run import calm
 from tests.simulation.world import Violation, World, seeded
 
+FORGOTTEN = "i-0bf00000000000004"
 KILL = '{"type":"server.kill.requested","fleet":"web","server":"i-00000000000000099"}'
 
 
@@ -136,3 +138,19 @@ def test_14_a_dead_letter_that_trouble_or_a_person_explains() -> None:
         dead.send('{"type":"tick"}', 0, {"reason": "failed 5 times; the last time: Throttled: Rate exceeded"})
         dead.send('{"type":"image.pin.requested"}', 0, {"reason": "there is no such image"})
         assert not list(unexplained(world))
+
+
+def test_14_records_that_the_janitor_should_have_deleted() -> None:
+    with world_at(60) as world:
+        before = list(unexpired(world))
+        world.messaging.queue("janitor").send('{"type":"tick"}')
+        world.run(120)
+        assert len(before) == 7
+        assert list(unexpired(world)) == []
+
+
+def test_14_runs_of_which_there_is_no_record() -> None:
+    with world_at(60) as world:
+        world.bucket.delete(launch_key(NAME, FORGOTTEN))
+        world.bucket.delete(update_key(NAME, FORGOTTEN))
+        assert f"{report_key(NAME, f'{FORGOTTEN}-1')} belongs to nothing" in list(unexpired(world))

@@ -28,6 +28,7 @@ from shared.records import Pointer, config_key, pointer_key
 from shared.tracing import add_handled
 from shared.uncollected import uncollected
 from tests.simulation import faults, operators
+from tests.simulation.bygone import leave_behind
 from tests.simulation.faults import FAMILIES, Family, Fault
 from tests.simulation.fleet import BAD_VERSION, INCIDENT, NAME, VERSIONS, ZONES, fleet, releases
 from tests.simulation.groups import SimulatedGroups
@@ -142,6 +143,7 @@ class World:
         for key, body in releases().items():
             self.bucket.put(key, body)
         self.bucket.put(config_key(NAME), self.fleet.model_dump_json(by_alias=True).encode())
+        leave_behind(self)
         self.ec2.stock(STOCK)
         self.ec2.make_template(NAME, STOCK)
         self.ec2.bad_versions = {BAD_VERSION}

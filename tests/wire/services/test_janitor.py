@@ -13,12 +13,13 @@ from deploy.group import apply_group
 from localcloud.images import STOCK_PARAMETER
 from shared.fleet import Fleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
-from shared.records import Pointer, history_key, pointer_key
+from shared.records import Launch, Pointer, Record, history_key, launch_key, pointer_key, report_key
 from tests.fakes import START
 from tests.wire.localcloud import helpers
 from tests.wire.messaging.helpers import BUCKET, heard_from, queue_url, take
 from tests.wire.running import Endpoint, RunningCloud, service_running, until
 
+FORGOTTEN = "i-0000000000000f0f0"
 MOMENT = 0.0001
 """Hours: a third of a second."""
 
@@ -39,7 +40,10 @@ def described(name: str) -> Fleet:
 
 
 class Old:
-    """A fleet whose pointer is at one of its two images, and which somebody's builder was left over of."""
+    """A fleet whose pointer is at one of its two images, and which somebody's builder was left over of.
+
+    There is a record of a launch of long ago, too.
+    """
 
     def __init__(self, plane: Endpoint, cloud: RunningCloud) -> None:
         self.plane, self.cloud, self.name = plane, cloud, helpers.unique("old")
@@ -47,8 +51,15 @@ class Old:
         self.builder = helpers.launch(cloud, TagSpecifications=self._tagged("instance", {ROLE_TAG: "builder"}))
         self.kept, self.due = self._image(), self._image()
         pointer = Pointer(image=self.kept, since=START, by="ada", generation=1, write_id="first")
-        for key in (pointer_key(self.name), history_key(self.name, 1)):
-            plane.client("s3").put_object(Bucket=BUCKET, Key=key, Body=pointer.model_dump_json(by_alias=True).encode())
+        launch = Launch(fleet=self.name, server=FORGOTTEN, image=self.kept, claimed=START, ended=START)
+        documents: dict[str, Record] = {
+            pointer_key(self.name): pointer,
+            history_key(self.name, 1): pointer,
+            launch_key(self.name, FORGOTTEN): launch,
+            report_key(self.name, f"{FORGOTTEN}-1"): launch,
+        }
+        for key, document in documents.items():
+            plane.client("s3").put_object(Bucket=BUCKET, Key=key, Body=document.model_dump_json(by_alias=True).encode())
 
     def _image(self) -> str:
         return helpers.image_of(self.cloud, self.builder, TagSpecifications=self._tagged("image", {}))
@@ -65,14 +76,10 @@ class Old:
         body = json.dumps({"type": "tick", "fleet": self.name})
         self.plane.client("sqs").send_message(QueueUrl=queue_url(self.plane, "janitor"), MessageBody=body)
 
-    def audited(self) -> set[str]:
-        listed = self.plane.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"fleets/{self.name}/audit/")
-        return {
-            each["Key"].partition(
-                "-",
-            )[2]
-            for each in listed.get("Contents", [])
-        }
+    def forgotten(self) -> list[str]:
+        """What there is about the launch of long ago."""
+        listed = self.plane.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"fleets/{self.name}/")
+        return [each["Key"] for each in listed["Contents"] if FORGOTTEN in each["Key"]]
 
 
 @pytest.fixture
@@ -91,11 +98,12 @@ def told(message_plane: Endpoint) -> Iterator[str]:
         yield queue
 
 
-def test_an_image_that_nobody_needs_and_a_builder_that_nobody_waits_for_go_and_that_is_told(
+def test_images_and_builders_that_nobody_needs_go_and_are_told_of_and_old_records_go(
     message_plane: Endpoint, machines: RunningCloud, told: str
 ) -> None:
     old = Old(message_plane, machines)
     with service_running("janitor", machines.state):
+        assert len(old.forgotten()) == 2
         old.tick()  # sets the image aside, and reaps the builder
         until(lambda: helpers.describe(machines, old.builder)["State"]["Name"] in ("shutting-down", "terminated"))
         assert old.images() == {old.kept, old.due}
@@ -107,6 +115,7 @@ def test_an_image_that_nobody_needs_and_a_builder_that_nobody_waits_for_go_and_t
             return {"image.retired", "builder.reaped"} <= {each["type"] for each in said}
 
         until(retired, 40)
+        until(lambda: old.forgotten() == [])
     assert old.images() == {old.kept}
     snapshots = machines.client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"]
     assert not [each for each in snapshots if old.due in each["Description"]]

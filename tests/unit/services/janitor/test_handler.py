@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
@@ -12,7 +13,18 @@ from shared.fleets import UnknownFleet
 from shared.ids import BAKE_TAG, QUARANTINE_TAG, ROLE_TAG
 from shared.messages import AlertCleared, BuilderReaped, ImageRetired, Tick
 from shared.outcome import Done
-from shared.records import Audit, Bake, Pointer, bake_key, history_key, pointer_key
+from shared.records import (
+    Attempt,
+    Audit,
+    Bake,
+    Launch,
+    Pointer,
+    bake_key,
+    history_key,
+    launch_key,
+    pointer_key,
+    report_key,
+)
 from tests.fakes import START
 from tests.unit.fleetworld import Killed, killed_at
 from tests.unit.services.making import WEB, Stage, fleet, image, image_id, instance, server
@@ -71,28 +83,29 @@ async def test_an_image_is_set_aside_on_one_day_and_retired_on_the_next_with_an_
     assert (audit.service, audit.action, audit.target) == ("janitor", "retire-image", image_id(2))
 
 
-async def retire_killed(number: int, *, applied: bool) -> tuple[Web, int]:
-    """Kill the janitor at a call that it makes for a tick; the tick comes again."""
-    web = Web()
-    await web.set_aside()
+async def tick_killed(web: Web, number: int, *, applied: bool) -> int:
+    """Kill the janitor at a call that it makes for a tick (0: at none); the tick comes again. Return how many calls."""
     with killed_at(web.world, number, applied=applied) as calls:
         with suppress(Killed):
             await web.janitor().handle(Tick())
         counted = calls()
     await web.janitor().handle(Tick())
-    return web, counted
+    return counted
 
 
 @pytest.mark.fault(18)
 @pytest.mark.parametrize("applied", [False, True])
 async def test_killed_at_any_call_a_retired_image_is_told_of(applied: bool) -> None:
-    _, calls = await retire_killed(0, applied=applied)
-    for number in range(1, calls + 1):
-        web, _ = await retire_killed(number, applied=applied)
+    number, calls = 0, 1
+    while number <= calls:
+        web = Web()
+        await web.set_aside()
+        calls = max(calls, await tick_killed(web, number, applied=applied))
         assert set(web.world.servers.stored) == {image_id(1)}, number
         assert {(each.id, each.image) for each in web.world.publisher.of(ImageRetired)} == {
             (f"retired-{image_id(2)}", image_id(2))
         }, number
+        number += 1
 
 
 async def test_a_reaped_builder_that_was_not_told_of_is_told_by_the_next_tick() -> None:
@@ -127,6 +140,57 @@ async def test_another_tick_changes_nothing() -> None:
     await web.janitor().handle(Tick())
     assert web.world.objects.bodies == before
     assert len(web.world.publisher.of(ImageRetired)) == 1
+
+
+class Remembering(Web):
+    """The same, with records of two launches of long ago: of server 1, which is there still, and of server 9."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world.servers.stored.pop(image_id(2))
+        then = START - timedelta(days=100)
+        for number in (1, 9):
+            attempt = Attempt(attempt=f"{server(number)}-1", began=then, plan_digest="")
+            launch = Launch(
+                fleet=WEB, server=server(number), image=image_id(1), claimed=then, ended=then, attempts=(attempt,)
+            )
+            self.put(launch_key(WEB, server(number)), launch)
+            self.world.objects.bodies[report_key(WEB, attempt.attempt)] = b"{}"
+
+    def of_launches(self) -> list[str]:
+        """The launches that there is anything about, and what."""
+        return sorted(key for key in self.world.objects.bodies if "/servers/" in key or "/runs/" in key)
+
+
+REMEMBERED = [report_key(WEB, f"{server(1)}-1"), launch_key(WEB, server(1))]
+
+
+async def test_old_records_of_a_server_that_is_gone_are_deleted_with_its_runs_and_an_audit() -> None:
+    web = Remembering()
+    done = await web.janitor().handle(Tick())
+    assert web.of_launches() == REMEMBERED
+    assert [key.split("-", 3)[3] for key in web.audited()] == [f"expire-records-{WEB}.json"]
+    assert "records are deleted: servers 1, bakes 0, audits 0, from before" in str(done)
+
+
+@pytest.mark.fault(18)
+@pytest.mark.parametrize("applied", [False, True])
+async def test_killed_at_any_call_old_records_go_with_the_next_tick(applied: bool) -> None:
+    number, calls = 0, 1
+    while number <= calls:
+        web = Remembering()
+        calls = max(calls, await tick_killed(web, number, applied=applied))
+        assert web.of_launches() == REMEMBERED, number
+        number += 1
+
+
+async def test_a_record_that_cannot_be_read_is_told_of_and_no_record_goes() -> None:
+    web = Remembering()
+    web.world.objects.bodies[launch_key(WEB, server(8))] = b"{"
+    before = web.of_launches()
+    with pytest.raises(CorruptDocument):
+        await web.janitor().handle(Tick())
+    assert web.of_launches() == before
 
 
 @pytest.mark.fault(6)
