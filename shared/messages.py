@@ -91,6 +91,12 @@ class ImagePinRequested(Requested):
     until: Moment | None = None
 
 
+class ImageRetirementRequested(Requested):
+    """Retire the images that are due now, though they are more than half of all: somebody has looked at them."""
+
+    type: Literal["image.retirement.requested"] = "image.retirement.requested"
+
+
 class ServerDisableRequested(Requested):
     """Take a server out of service, keep it for a look, and replace it."""
 
@@ -337,6 +343,7 @@ Command = (
     ImageBakeRequested
     | ImageRollbackRequested
     | ImagePinRequested
+    | ImageRetirementRequested
     | ServerDisableRequested
     | ServerKillRequested
     | ReleaseSetRequested

@@ -384,6 +384,8 @@ class Removals(Announcing):
     """``removals.json``: what the janitor is about to say of images and builders that it removes."""
 
     fleet: FleetName
+    approved: tuple[ImageId, ...] = ()
+    """The images that were due when somebody last asked that all such be retired, however many."""
 
 
 class Disruption(Part):

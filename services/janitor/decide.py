@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import zip_longest
@@ -11,11 +11,13 @@ from shared import pauses, quarantine
 from shared.cloud import Group, Image, Instance, TemplateVersion
 from shared.fleet import Fleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG, ROLE_TAG
-from shared.messages import BuilderReaped, ImageRetired
+from shared.messages import BuilderReaped, ImageRetired, ImageRetirementRequested
 from shared.records import Announced, Bake, Pause, Pointer
 
 MOST_DUE = 0.5
 """When more than this part of all images is due at once, the view is more likely wrong than the images old."""
+
+APPROVAL_GOOD_FOR = timedelta(hours=1)
 
 ROLES = ("builder", "prover")
 GONE = ("shutting-down", "terminated")
@@ -36,6 +38,8 @@ class View:
     """The group's members, and all others with the fleet's tags."""
     pause: Pause | None
     now: datetime
+    approved: Collection[str] = ()
+    """The images that a person has said may go."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,10 @@ class Reap:
 
 @dataclass(frozen=True)
 class Stop:
-    """Touch nothing and call a person."""
+    """Touch nothing and call a person, who may approve of it where ``many`` images are due."""
 
     reason: str
+    many: bool = False
 
 
 Action = Quarantine | Release | Retire | Reap
@@ -85,17 +90,30 @@ def clean(view: View) -> tuple[Action, ...] | Stop:
     if wrong is not None:
         return Stop(wrong)
     keep = kept(view)
-    ours = [image for image in view.images if _is_ours(image, view)]
-    due = [image for image in ours if image.image not in keep]
+    ours, due = _ours(view), _due(view, keep)
+    at_once = [image for image in due if image.image not in view.approved]
     # One image alone says nothing about the view: a fleet's first bake may have failed.
-    if len(due) > 1 and len(due) > MOST_DUE * len(ours):
-        return Stop(f"{len(due)} of {len(ours)} images are due at once, which is more than half")
+    if len(at_once) > 1 and len(at_once) > MOST_DUE * len(ours):
+        return Stop(f"{len(at_once)} of {len(ours)} images are due at once, which is more than half", many=True)
     released = tuple(
         Release(each.image, keep[each.image]) for each in ours if each.image in keep and _quarantined(each)
     )
     if automation_rests(view):
         return released
     return (*released, *_retirements(due, view), *_leaked(view))
+
+
+def approve(view: View, request: ImageRetirementRequested) -> Collection[str] | Stop:
+    """Return the images that are due, which may go from now on however many they are. Pure.
+
+    What somebody wanted long ago they may not want of what is due now.
+    """
+    wrong = incomplete(view)
+    if wrong is not None:
+        return Stop(wrong)
+    if view.now - request.asked > APPROVAL_GOOD_FOR:
+        return Stop(f"it was asked for at {request.asked:%Y-%m-%d %H:%M} UTC; look again at what is due, and ask anew")
+    return [image.image for image in _due(view, kept(view))]
 
 
 def automation_rests(view: View) -> bool:
@@ -224,8 +242,13 @@ def _runs(bake: Bake) -> bool:
     return bake.stage not in ("ready", "failed")
 
 
-def _is_ours(image: Image, view: View) -> bool:
-    return image.tags.get(MANAGED_TAG) == "true" and image.tags.get(FLEET_TAG) == view.fleet.fleet
+def _ours(view: View) -> list[Image]:
+    ours = {MANAGED_TAG: "true", FLEET_TAG: view.fleet.fleet}
+    return [image for image in view.images if ours.items() <= image.tags.items()]
+
+
+def _due(view: View, keep: Collection[str]) -> list[Image]:
+    return [image for image in _ours(view) if image.image not in keep]
 
 
 def _quarantined(image: Image) -> bool:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from services.janitor import decide
 from services.janitor.decide import Action, Quarantine, Reap, Release, Retire, Stop, View
 from services.janitor.expiry import Records, expired
+from shared.advice import request_command
 from shared.alerts import Alerts
 from shared.audit import Audits
 from shared.clock import Clock
@@ -17,10 +18,10 @@ from shared.documents import Documents
 from shared.events import Incoming
 from shared.fleets import Fleets
 from shared.ids import FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG
-from shared.messages import BuilderReaped, ImageRetired, Tick
+from shared.messages import BuilderReaped, ImageRetired, ImageRetirementRequested, Tick
 from shared.names import ServiceName
 from shared.outbox import Outbox, to_announce
-from shared.outcome import Done, Outcome
+from shared.outcome import Done, Outcome, Reject
 from shared.records import (
     Announced,
     Bake,
@@ -75,25 +76,35 @@ class Janitor:
         self._sweeps = Sweeps(alerts, SERVICE)
 
     async def handle(self, incoming: Incoming) -> Outcome:
-        """Act on a tick.
+        """Act on a tick, or on a person's word that all that is due may go.
 
         Raises:
             UnknownFleet: it names a fleet that nobody described.
             CorruptDocument: nothing was done about that fleet.
             CloudError: doing it again is harmless.
         """
-        if not isinstance(incoming, Tick):
-            return Done(f"{type(incoming).__name__} asks nothing of the janitor")
-        if incoming.fleet is not None:
-            return await self._sweeps.one(incoming.fleet, self._clean)
-        return await self._sweeps.all(await self._fleets.names(), self._clean)
+        match incoming:
+            case Tick(fleet=None):
+                return await self._sweeps.all(await self._fleets.names(), self._clean)
+            case Tick(fleet=str(fleet)):
+                return await self._sweeps.one(fleet, self._clean)
+            case ImageRetirementRequested():
+                return await self._approve(incoming)
+        return Done(f"{type(incoming).__name__} asks nothing of the janitor")
+
+    async def _approve(self, request: ImageRetirementRequested) -> Outcome:
+        fleet = request.fleet
+        images = decide.approve(await self._observe(fleet), request)
+        if isinstance(images, Stop):
+            return Reject(images.reason)
+        await self._documents.change(Removals, removals_key(fleet), partial(_approved, fleet, tuple(images)))
+        return await self._sweeps.one(fleet, self._clean)
 
     async def _clean(self, fleet: str) -> str:
         view = await self._observe(fleet)
         actions = decide.clean(view)
         if isinstance(actions, Stop):
-            see = f"aws ec2 describe-images --owners self --filters Name=tag:{FLEET_TAG},Values={fleet}"
-            await self._alerts.raise_alert(fleet, "janitor-stopped", actions.reason, see)
+            await self._alerts.raise_alert(fleet, "janitor-stopped", actions.reason, _advice(fleet, actions))
             return f"nothing was touched: {actions.reason}"
         await self._alerts.clear(fleet, "janitor-stopped")
         await self._announce(await self._documents.get(Removals, removals_key(fleet)), partial(decide.happened, view))
@@ -184,6 +195,7 @@ class Janitor:
         # What refers to images is read after the images: a new reference to one of them is seen.
         images = await self._servers.images(name)
         group = await self._groups.describe(name)
+        removals = await self._documents.get(Removals, removals_key(name))
         bakes = await self._all(Bake, f"fleets/{name}/bakes/")
         return View(
             fleet=fleet,
@@ -196,6 +208,7 @@ class Janitor:
             instances=await self._instances(name, group),
             pause=await self._documents.get(Pause, pause_key(name)),
             now=self._clock.now(),
+            approved=removals.approved if removals is not None else (),
         )
 
     async def _instances(self, fleet: str, group: Group) -> Sequence[Instance]:
@@ -206,3 +219,15 @@ class Janitor:
     async def _all(self, model: type[R], prefix: str) -> Sequence[R]:
         found = await self._documents.get_all(model, await self._documents.keys(prefix))
         return [each for each in found if each is not None]
+
+
+def _approved(fleet: str, images: tuple[str, ...], old: Removals | None) -> Removals:
+    return (old or Removals(fleet=fleet)).model_copy(update={"approved": images})
+
+
+def _advice(fleet: str, stop: Stop) -> str:
+    """Return the command that shows the images, and where they may be right to go the one that lets them."""
+    see = f"aws ec2 describe-images --owners self --filters Name=tag:{FLEET_TAG},Values={fleet}"
+    if not stop.many:
+        return see
+    return f"{see}  # and if they may go: {request_command(fleet, 'image.retirement.requested')}"

@@ -27,9 +27,6 @@ TROUBLE = {
 }
 """What handlers say that failed to the last, and the kinds of trouble that may be behind it."""
 
-STANDING = ("janitor-stopped",)
-"""The alert that stands by design: until a person has looked why more than half of all images are due."""
-
 TYPED_BY_PEOPLE = (".requested", '"type":"image.ready"')
 """What refused messages are: requests that cannot be granted, and one that somebody forged."""
 
@@ -136,7 +133,7 @@ def state_of(world: World) -> Mapping[str, Any]:
         "pointer's releases": bakes.get((pointer.bake if pointer else None) or "", {}).get("releases"),
         "builders": sum(each.living and ROLE_TAG in each.now.tags for each in ec2.machines.values()),
         "bakes under way": sorted(bake for bake, each in bakes.items() if each["ended"] is None),
-        "alerts": [cause for key in alerts if (cause := key.rsplit("/", 1)[1].removesuffix(".json")) not in STANDING],
+        "alerts": [key.rsplit("/", 1)[1].removesuffix(".json") for key in alerts],
         "managed": sum(
             each.past.now.tags.get(MANAGED_TAG) == "true" and BAKE_TAG not in each.past.now.tags
             for each in ec2.pictures.values()

@@ -84,6 +84,9 @@ def settle(world: World, expected: Mapping[str, Any] | None) -> None:
     _bake_once_more(world)
     world.messaging.queue("janitor").send('{"type":"tick"}')
     world.run(world.loop.time() + LOOK_EVERY_S)
+    if world.bucket.get(alert_key(NAME, "janitor-stopped")) is not None:
+        world.people.ask("image.retirement.requested", by="hal", reason="the janitor stood still for hours")
+        world.run(world.loop.time() + LOOK_EVERY_S)
     wrong = _until_rest(world)
     for number, what in (*wrong, *((14, what) for what in (*unexplained(world), *unexpired(world)))):
         world.violated(number, what)

@@ -22,6 +22,7 @@ EXPECTED = {
         "release.set.requested",
         "release.undo.requested",
     },
+    ("commands", "janitor"): {"image.retirement.requested"},
     ("events", "reconciler"): {
         "server.ready",
         "release.set",

@@ -128,6 +128,7 @@ NAMED: dict[str, dict[str, str]] = {
     "release.set.requested": {"component": "monolith", "version": "2"},
     "release.undo.requested": {"component": "monolith"},
     "image.bake.requested": {},
+    "image.retirement.requested": {},
 }
 """Requests, and their fields that become part of names, keys or calls, the fleet aside."""
 

@@ -36,6 +36,7 @@ COMMANDS: list[tuple[Body, set[str]]] = [
     ({"type": "image.bake.requested"}, {"baker"}),
     ({"type": "image.rollback.requested"}, {"registry"}),
     ({"type": "image.pin.requested", "image": IMAGE}, {"registry"}),
+    ({"type": "image.retirement.requested"}, {"janitor"}),
     ({"type": "release.set.requested", "component": "app", "version": "2"}, {"registry"}),
     ({"type": "release.undo.requested", "component": "app"}, {"registry"}),
     ({"type": "server.disable.requested", "server": SERVER}, {"reconciler"}),

@@ -11,8 +11,8 @@ from shared.documents import CorruptDocument
 from shared.events import AlarmChanged
 from shared.fleets import UnknownFleet
 from shared.ids import BAKE_TAG, QUARANTINE_TAG, ROLE_TAG
-from shared.messages import AlertCleared, BuilderReaped, ImageRetired, Tick
-from shared.outcome import Done
+from shared.messages import AlertCleared, AlertRaised, BuilderReaped, ImageRetired, ImageRetirementRequested, Tick
+from shared.outcome import Done, Reject
 from shared.records import (
     Attempt,
     Audit,
@@ -273,6 +273,61 @@ async def test_a_view_that_cannot_be_right_calls_a_person_once_until_it_is() -> 
     web.world.servers.invisible.clear()
     await web.janitor().handle(Tick())
     assert [each.cause for each in web.world.publisher.of(AlertCleared)] == ["janitor-stopped"]
+
+
+class Crowded(Web):
+    """The fleet web with three images more that nothing needs: four of five are due."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in (3, 4, 5):
+            self.world.servers.set_image(image(number))
+
+    def approval(self) -> ImageRetirementRequested:
+        """What a person sends who has looked."""
+        return ImageRetirementRequested(fleet=WEB, by="ann", time=self.world.clock.now())
+
+    def set_aside_now(self) -> list[str]:
+        """The images that carry the tag."""
+        return sorted(each.image for each in self.world.servers.stored.values() if each.tags.get(QUARANTINE_TAG))
+
+
+async def test_more_than_half_of_the_images_go_once_a_person_has_looked_and_asked_for_it() -> None:
+    web = Crowded()
+    await web.janitor().handle(Tick())
+    assert web.raised() == ["janitor-stopped"]
+    [alert] = web.world.publisher.of(AlertRaised)
+    assert '--message \'{"type":"image.retirement.requested","fleet":"web"}\'' in alert.next
+    assert web.set_aside_now() == []
+    await web.janitor().handle(web.approval())
+    assert web.set_aside_now() == [image_id(number) for number in (2, 3, 4, 5)]
+    assert [each.cause for each in web.world.publisher.of(AlertCleared)] == ["janitor-stopped"]
+    web.world.clock.step(hours=24)
+    await web.janitor().handle(Tick())
+    assert set(web.world.servers.stored) == {image_id(1)}
+
+
+async def test_what_is_due_only_later_is_not_meant_by_what_was_asked_for() -> None:
+    web = Crowded()
+    await web.janitor().handle(web.approval())
+    for number in (6, 7, 8, 9, 10, 11, 12):
+        web.world.servers.set_image(image(number))
+    web.world.clock.step(hours=24)
+    await web.janitor().handle(Tick())
+    assert web.raised() == ["janitor-stopped"]
+    assert web.destroyed() == []
+
+
+async def test_a_request_of_hours_ago_or_on_half_a_view_is_refused() -> None:
+    web = Crowded()
+    late = web.approval()
+    web.world.clock.step(hours=2)
+    refused = await web.janitor().handle(late)
+    assert isinstance(refused, Reject)
+    assert "look again at what is due, and ask anew" in refused.why
+    web.world.servers.invisible.add(image_id(1))
+    assert isinstance(await web.janitor().handle(web.approval()), Reject)
+    assert web.set_aside_now() == []
 
 
 @pytest.mark.fault(38)
