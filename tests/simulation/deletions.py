@@ -1,4 +1,7 @@
-"""Whether a message may be deleted: its effect is durable, or somebody found that there is nothing to do (10)."""
+"""What becomes of one message: whether it may be deleted (10), and what was only half read on its account (6).
+
+It may be deleted once its effect is durable, or somebody found that there is nothing to do.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ class Handled:
     began: float
     failed: dict[str, str] = field(default_factory=dict)
     """Changes that this handling asked for, of which nobody knows whether they were made, and why."""
+    unread: set[str] = field(default_factory=set)
+    """What this handling read half of, and did not read again since."""
 
 
 FORGOES = ("chaos",)
@@ -119,3 +124,16 @@ def known(what: str) -> None:
     handled = HANDLED.get()
     if handled is not None:
         handled.failed.pop(what, None)
+
+
+def read(method: str, *, whole: bool) -> None:
+    """Note how a read ended."""
+    handled = HANDLED.get()
+    if handled is not None:
+        (handled.unread.discard if whole else handled.unread.add)(method)
+
+
+def unread() -> set[str]:
+    """Return what whoever asks read half of."""
+    handled = HANDLED.get()
+    return handled.unread if handled is not None else set()

@@ -13,6 +13,7 @@ from services.baker.decide import DAILY_BUDGET
 from shared.cloud import AlarmState, Image, StoredObject
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
 from shared.records import Bake, Pointer, Rollout, bake_key, history_key, pointer_key, rollout_key
+from tests.simulation import deletions
 from tests.simulation.fleet import NAME
 
 if TYPE_CHECKING:
@@ -124,6 +125,11 @@ class Invariants:
         age = self._world.loop.time() - process.looked.get(fleet, float("-inf"))
         if age > VIEW_S:
             self._violated(6, f"{process.name} acts on what it saw of {fleet} {age:.0f} s ago")
+        self._whole(process)
+
+    def _whole(self, process: Process) -> None:
+        if half := sorted(deletions.unread()):
+            self._violated(6, f"{process.name} acts though {half[0]} broke off half way")
 
     def _owned(self, server: str) -> None:
         machine = self._world.ec2.machines.get(server)
@@ -165,6 +171,7 @@ class Invariants:
     def ends(self, process: Process, server: str) -> None:
         """An instance outside any group is about to be terminated."""
         self._audit(process, server)
+        self._whole(process)
         machine = self._world.ec2.machines.get(server)
         if machine is None:
             return
@@ -177,6 +184,7 @@ class Invariants:
     def retires(self, process: Process, image: Image) -> None:
         """An image is about to be deregistered."""
         self._audit(process, image.image)
+        self._whole(process)
         for reason in self._references(image.image):
             self._violated(3, f"{process.name} deregisters {image.image}: {reason}")
         picture = self._world.ec2.pictures.get(image.image)

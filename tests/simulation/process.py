@@ -161,7 +161,10 @@ class Process:
         self.check()
         lag = world.lag(self, fault) if late else 0.0
         if fault is not None:
+            deletions.read(method, whole=fault.kind != "partial")
             self._fail(fault)
+        elif deletions.unread():
+            deletions.read(method, whole=True)
         return answer(world.loop.time() - lag)
 
     async def write(self, method: str, effect: Callable[[], T], *, retried: bool = True, what: str = "") -> T:

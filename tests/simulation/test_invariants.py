@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context
 
 import pytest
 
 from services.reconciler import rolling
 from services.reconciler.decide import View
-from shared.cloud import CloudError
+from shared.cloud import CloudError, Image, Incomplete
 from shared.events import Incoming
 from shared.outcome import Done, Outcome
 from shared.records import Rollout, Taken, launch_key, report_key, rollout_key, update_key
 from shared.runtime import Handler
 from tests.simulation import ports
 from tests.simulation.bygone import unexpired
+from tests.simulation.deletions import HANDLED, Handled
 from tests.simulation.faults import Fault
 from tests.simulation.fleet import NAME
+from tests.simulation.loop import START
+from tests.simulation.machines import STOCK
 from tests.simulation.process import Process
 from tests.simulation.rest import unexplained
 from tests.simulation.run import calm
@@ -154,3 +157,20 @@ def test_14_runs_of_which_there_is_no_record() -> None:
         world.bucket.delete(launch_key(NAME, FORGOTTEN))
         world.bucket.delete(update_key(NAME, FORGOTTEN))
         assert f"{report_key(NAME, f'{FORGOTTEN}-1')} belongs to nothing" in list(unexpired(world))
+
+
+async def act_on_half(process: Process) -> None:
+    """List images, take no notice that half of them came, and deregister one."""
+    cloud = ports.cloud_of(process)
+    HANDLED.set(Handled("a tick", 0.0))
+    with suppress(Incomplete):
+        await cloud.servers.images(NAME)
+    await cloud.servers.deregister(Image(STOCK, "stock", "available", START))
+
+
+def test_6_whoever_acts_on_half_of_a_listing() -> None:
+    with world_at(30) as world:
+        janitor = a_process(world, "janitor")
+        world.trouble.strike(Fault(1.0, "calls", "partial", "janitor", "images"))
+        world.invariants._audited[STOCK] = {}
+        assert "invariant 6: janitor#" in broken(world, lambda: act_on_half(janitor))
