@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.components import back_command
 from shared.documents import Documents
 from shared.fleet import Fleet, RunStep, SyncStep
-from shared.names import topic_name
+from shared.hints import show_command
 from shared.records import Release, current_release_key
 
 
@@ -22,18 +22,6 @@ async def next_command(documents: Documents, fleet: Fleet, step: str | None, rec
         return show_command(record_key)
     last = max(changed, key=lambda release: release.since)
     return back_command(fleet.fleet, last.component, str(last.previous), last.version)
-
-
-def show_command(key: str) -> str:
-    """Return the command that shows a document. Pure."""
-    return f"aws s3 cp s3://${{AUTOPROVISIONER_BUCKET:-autoprovisioner}}/{key} -"
-
-
-def request_command(fleet: str, request: str) -> str:
-    """Return the command that asks for something of a fleet by a message of this type. Pure."""
-    topic = f"Topics[?ends_with(TopicArn, ':{topic_name('commands')}')].TopicArn"
-    body = f'{{"type":"{request}","fleet":"{fleet}"}}'
-    return f"aws sns publish --topic-arn $(aws sns list-topics --query \"{topic}\" --output text) --message '{body}'"
 
 
 def components_of(fleet: Fleet, step: str | None) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shared.clock import Clock
 from shared.cloud import PublisherPort
-from shared.documents import Documents
+from shared.documents import CorruptDocument, Documents
+from shared.hints import delete_command, show_command
 from shared.messages import AlertCleared, AlertRaised
 from shared.records import Alarm, alert_key
 
@@ -52,6 +53,19 @@ class Alerts:
         )
         await self._publisher.publish(message)
         await self._documents.change(Alarm, key, _announced)
+        return True
+
+    async def corrupt(self, error: CorruptDocument) -> bool:
+        """Raise the alert that stands for this document until a person, having mended it, deletes the alert's own.
+
+        False where it is no fleet's: nobody was told.
+        """
+        root, fleet, *rest = error.key.split("/")
+        if root != "fleets":
+            return False
+        cause = "corrupt-" + "-".join(rest).removesuffix(".json")
+        mend = f"{show_command(error.key)}; mend it; then {delete_command(alert_key(fleet, cause))}"
+        await self.raise_alert(fleet, cause, str(error), mend)
         return True
 
     async def clear(self, fleet: str, cause: str) -> bool:

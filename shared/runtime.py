@@ -87,7 +87,7 @@ async def _serve(
 ) -> None:
     async with open_cloud(settings, name, clock) as cloud:
         services = bundle(name, cloud, clock, random.Random())  # noqa: S311  jitter, no secrets
-        handle = guarded(make_handler(services), services.alerts, settings.bucket)
+        handle = guarded(make_handler(services), services.alerts)
         assert cloud.queue is not None, "the settings name a queue"
         consumer = Consumer(
             cloud.queue,
@@ -126,7 +126,7 @@ def bundle(name: ServiceName, cloud: Cloud, clock: Clock, randomness: random.Ran
     )
 
 
-def guarded(handler: Handler, alerts: Alerts, bucket: str) -> Callable[[Incoming], Awaitable[Outcome]]:
+def guarded(handler: Handler, alerts: Alerts) -> Callable[[Incoming], Awaitable[Outcome]]:
     """Wrap a handler for what may go wrong in every service.
 
     A request about a fleet that nobody described is refused, an event about a group that is none of ours is nothing
@@ -139,21 +139,10 @@ def guarded(handler: Handler, alerts: Alerts, bucket: str) -> Callable[[Incoming
         except UnknownFleet as error:
             return Reject(str(error)) if isinstance(incoming, Envelope) else Done(str(error))
         except CorruptDocument as error:
-            await _alert(alerts, bucket, error)
+            await alerts.corrupt(error)
             return Retry(str(error))
 
     return handle
-
-
-async def _alert(alerts: Alerts, bucket: str, error: CorruptDocument) -> None:
-    """Raise the alert that stands for this document until a person, having mended it, deletes the alert's own."""
-    root, fleet, *rest = error.key.split("/")
-    if root != "fleets":
-        return
-    cause = "corrupt-" + "-".join(rest).removesuffix(".json")
-    show = f"aws s3 cp s3://{bucket}/{error.key} -"
-    done = f"aws s3 rm s3://{bucket}/fleets/{fleet}/alerts/{cause}.json"
-    await alerts.raise_alert(fleet, cause, str(error), f"{show}; mend it; then {done}")
 
 
 def _touch(heartbeat_file: Path | None) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+
+import structlog
 
 from shared.alerts import Alerts
 from shared.cloud import CloudError, Denied
 from shared.documents import CorruptDocument
-from shared.fleets import UnknownFleet
+from shared.fleets import Fleets, UnknownFleet
 from shared.names import ServiceName
 from shared.outcome import Done, Outcome
+
+log = structlog.get_logger()
 
 Look = Callable[[str], Awaitable[str]]
 """Looks at the fleet of this name and says what came of it."""
@@ -18,8 +22,9 @@ Look = Callable[[str], Awaitable[str]]
 class Sweeps:
     """Runs one service's looks at fleets."""
 
-    def __init__(self, alerts: Alerts, service: ServiceName) -> None:
+    def __init__(self, alerts: Alerts, fleets: Fleets, service: ServiceName) -> None:
         self._alerts = alerts
+        self._fleets = fleets
         self._cause = f"{service}-denied"
 
     async def one(self, fleet: str, look: Look) -> Outcome:
@@ -32,25 +37,32 @@ class Sweeps:
         await self._alerts.clear(fleet, self._cause)
         return Done(told)
 
-    async def all(self, fleets: Sequence[str], look: Look) -> Outcome:
-        """Look at every fleet, and only then raise what went wrong first: what cannot be read before passing faults.
+    async def some(self, only: str | None, look: Look) -> Outcome:
+        """Look at the fleet that a tick names, or at every one; only then raise what went wrong first.
+
+        Of every fleet a document that cannot be read calls a person. That is no reason to look at all of them again:
+        the next tick does, and dead letters of ticks would pile up until somebody has mended it.
 
         Raises:
-            CorruptDocument: some fleet's.
+            UnknownFleet: nobody described the fleet that is named.
+            CorruptDocument: one of the fleet that is named, or one that is no fleet's.
             CloudError: some call failed; looking at all again is harmless.
         """
+        if only is not None:
+            return await self.one(only, look)
         told: list[str] = []
-        corrupt: list[CorruptDocument] = []
-        failed: list[CloudError] = []
-        for fleet in fleets:
+        failed: list[CloudError | CorruptDocument] = []
+        for fleet in await self._fleets.names():
             try:
                 told.append(f"{fleet}: {(await self.one(fleet, look)).why}")
             except UnknownFleet as error:
                 told.append(str(error))
             except CorruptDocument as error:
-                corrupt.append(error)
+                told.append(f"{fleet}: {error}")
+                failed += [] if await self._alerts.corrupt(error) else [error]
             except CloudError as error:
+                log.warning("look failed", fleet=fleet, reason=str(error))
                 failed.append(error)
-        if corrupt or failed:
-            raise [*corrupt, *failed][0]
+        if failed:
+            raise failed[0]
         return Done("; ".join(told) or "there are no fleets")

@@ -35,24 +35,27 @@ from services.baker.decide import (
     judged,
     recent,
 )
-from shared.advice import next_command, show_command
+from shared.advice import next_command
 from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
 from shared.audit import Audits
 from shared.clock import Clock
-from shared.cloud import CloudError, Instance, NotFound, PublisherPort, Refused, ServersPort
+from shared.cloud import Instance, NotFound, PublisherPort, Refused, ServersPort
 from shared.components import Components
-from shared.documents import CorruptDocument, Documents
+from shared.documents import Documents
 from shared.events import CommandChanged, ImageStateChanged, Incoming
 from shared.fallback import changed, conclude, fallbacks, planned, suspects, unplanned
 from shared.fleet import Fleet
 from shared.fleets import Fleets, UnknownFleet
+from shared.hints import show_command
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG, ROLE_TAG
 from shared.messages import ImageBakeFailed, ImageBakeRequested, ImageReady, Tick
+from shared.names import ServiceName
 from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.pace import Pacing
 from shared.records import Attempt, Bake, Baking, bake_key, baking_key
 from shared.runs import NoPlan, Runs
 from shared.runspans import trace_bake
+from shared.sweeps import Sweeps
 from shared.tracing import joined, traceparent
 
 log = structlog.get_logger()
@@ -61,7 +64,7 @@ ROUNDS = 16
 """Steps that one message may take a bake; it has about a dozen in all."""
 
 ALERT = "bake"
-SOURCE = "baker"
+SERVICE: ServiceName = "baker"
 
 
 class Baker:
@@ -87,6 +90,7 @@ class Baker:
         self._runs = runs
         self._publisher = publisher
         self._alerts = alerts
+        self._sweeps = Sweeps(alerts, fleets, SERVICE)
         self._audits = audits
         self._clock = clock
         self._pacing = Pacing(documents, alerts, clock)
@@ -129,7 +133,7 @@ class Baker:
         latest = await self._documents.get(Baking, baking_key(fleet.fleet))
         if latest is not None and latest.bake != bake and await self._under_way(fleet, latest):
             return Done(f"bake {latest.bake} of {fleet.fleet} is under way; there is one at a time")
-        budget = DAILY_BUDGET if request.source == SOURCE else DAILY_BUDGET - 1
+        budget = DAILY_BUDGET if request.source == SERVICE else DAILY_BUDGET - 1
         if await self._over_budget(fleet, bake, budget):
             return Done(f"{fleet.fleet} has had its {budget} bakes of the day")
         if not await self._claimed(fleet.fleet, bake, latest):
@@ -179,25 +183,20 @@ class Baker:
         return written.document is not None and written.document.bake == bake
 
     async def _nightly(self, tick: Tick) -> Outcome:
-        """Go on with what stands, and ask for each fleet's nightly bake. One fleet's trouble does not hide others."""
-        trouble: list[CloudError | CorruptDocument] = []
-        for name in [tick.fleet] if tick.fleet else await self._fleets.names():
-            try:
-                await self._nightly_of(await self._fleets.get(name), tick.time or self._clock.now())
-            except (CloudError, CorruptDocument) as error:
-                log.warning("nightly bake failed to begin", fleet=name, reason=str(error))
-                trouble.append(error)
-        if trouble:
-            raise trouble[0]
-        return Done("asked for every fleet's nightly bake")
+        """Ask for each fleet's nightly bake; one that is under way is taken further instead."""
+        asked = tick.time or self._clock.now()
 
-    async def _nightly_of(self, fleet: Fleet, asked: datetime) -> None:
-        latest = await self._documents.get(Baking, baking_key(fleet.fleet))
-        if latest is not None and await self._under_way(fleet, latest):
-            return
-        await self._publisher.publish(
-            ImageBakeRequested(time=asked, source=SOURCE, fleet=fleet.fleet, by="schedule", reason="nightly bake")
-        )
+        async def look(name: str) -> str:
+            fleet = await self._fleets.get(name)
+            latest = await self._documents.get(Baking, baking_key(name))
+            if latest is not None and await self._under_way(fleet, latest):
+                return f"{latest.bake} is under way"
+            await self._publisher.publish(
+                ImageBakeRequested(time=asked, source=SERVICE, fleet=name, by="schedule", reason="nightly bake")
+            )
+            return "its nightly bake is asked for"
+
+        return await self._sweeps.some(tick.fleet, look)
 
     async def _hinted(self, tags: Mapping[str, str]) -> Outcome:
         """Go on at once with the bake that a server or image is tagged with.
@@ -395,7 +394,7 @@ class Baker:
 
     async def _terminate(self, bake: Bake, server: str) -> None:
         why = f"bake {bake.bake} is {bake.stage}"
-        await self._audits.write(bake.fleet, "terminate", server, SOURCE, why)
+        await self._audits.write(bake.fleet, "terminate", server, SERVICE, why)
         try:
             await self._servers.terminate(server)
         except NotFound:
@@ -407,7 +406,7 @@ class Baker:
             ImageReady(
                 id=f"ready-{bake.bake}"[:64],
                 time=now,
-                source=SOURCE,
+                source=SERVICE,
                 fleet=bake.fleet,
                 image=bake.image,
                 bake=bake.bake,
@@ -423,7 +422,7 @@ class Baker:
             ImageBakeFailed(
                 id=f"failed-{bake.bake}"[:64],
                 time=now,
-                source=SOURCE,
+                source=SERVICE,
                 fleet=bake.fleet,
                 bake=bake.bake,
                 step=bake.step,

@@ -43,7 +43,7 @@ class Chaos:
         self._random = randomness
         self._documents = documents
         self._fleets = fleets
-        self._sweeps = Sweeps(alerts, SERVICE)
+        self._sweeps = Sweeps(alerts, fleets, SERVICE)
 
     async def handle(self, incoming: Incoming) -> Outcome:
         """Act on a tick; all that other messages say is read afresh at the next one.

@@ -9,7 +9,6 @@ from typing import TypeVar
 from services.janitor import decide
 from services.janitor.decide import Action, Quarantine, Reap, Release, Retire, Stop, View
 from services.janitor.expiry import Records, expired
-from shared.advice import request_command
 from shared.alerts import Alerts
 from shared.audit import Audits
 from shared.clock import Clock
@@ -17,6 +16,7 @@ from shared.cloud import Group, GroupsPort, Instance, PublisherPort, ServersPort
 from shared.documents import Documents
 from shared.events import Incoming
 from shared.fleets import Fleets
+from shared.hints import request_command
 from shared.ids import FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG
 from shared.messages import BuilderReaped, ImageRetired, ImageRetirementRequested, Tick
 from shared.names import ServiceName
@@ -73,7 +73,7 @@ class Janitor:
         self._alerts = alerts
         self._audits = Audits(documents, clock, SERVICE)
         self._outbox = Outbox(documents, publisher, clock)
-        self._sweeps = Sweeps(alerts, SERVICE)
+        self._sweeps = Sweeps(alerts, fleets, SERVICE)
 
     async def handle(self, incoming: Incoming) -> Outcome:
         """Act on a tick, or on a person's word that all that is due may go.
@@ -84,10 +84,8 @@ class Janitor:
             CloudError: doing it again is harmless.
         """
         match incoming:
-            case Tick(fleet=None):
-                return await self._sweeps.all(await self._fleets.names(), self._clean)
-            case Tick(fleet=str(fleet)):
-                return await self._sweeps.one(fleet, self._clean)
+            case Tick():
+                return await self._sweeps.some(incoming.fleet, self._clean)
             case ImageRetirementRequested():
                 return await self._approve(incoming)
         return Done(f"{type(incoming).__name__} asks nothing of the janitor")

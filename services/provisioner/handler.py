@@ -26,28 +26,32 @@ from services.provisioner.decide import (
     with_failure,
 )
 from services.provisioner.updates import Updates
-from shared.advice import next_command, show_command
+from shared.advice import next_command
 from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
 from shared.clock import Clock
-from shared.cloud import CloudError, GroupsPort, LifecycleState, NotFound, PublisherPort, ServersPort
+from shared.cloud import GroupsPort, LifecycleState, NotFound, PublisherPort, ServersPort
 from shared.components import Components
-from shared.documents import CorruptDocument, Documents
+from shared.documents import Documents
 from shared.events import CommandChanged, Incoming, LifecycleAction
 from shared.fallback import changed, conclude, fallbacks, planned, suspects, unplanned
 from shared.fleet import Fleet
 from shared.fleets import Fleets, UnknownFleet
+from shared.hints import show_command
 from shared.ids import FLEET_TAG, ROLE_TAG
 from shared.messages import LaunchUnclaimed, ServerProvisionFailed, ServerReady, ServerUpdateGranted, Tick
-from shared.names import LAUNCH_HOOK
+from shared.names import LAUNCH_HOOK, ServiceName
 from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.pace import Pacing
 from shared.phases import from_image
 from shared.records import Attempt, Failures, Fallback, Launch, alert_key, failures_key, launch_key
 from shared.runs import NoPlan, Pause, Runs
 from shared.runspans import trace_launch
+from shared.sweeps import Sweeps
 from shared.tracing import joined, traceparent
 
 log = structlog.get_logger()
+
+SERVICE: ServiceName = "provisioner"
 
 ROUNDS = 12
 """Steps that one message may take a launch; each attempt takes three or four."""
@@ -81,6 +85,7 @@ class Provisioner:
     ) -> None:
         self._updates = updates
         self._pacing = Pacing(documents, alerts, clock)
+        self._sweeps = Sweeps(alerts, fleets, SERVICE)
         self._groups = groups
         self._servers = servers
         self._documents = documents
@@ -109,7 +114,7 @@ class Provisioner:
             case CommandChanged():
                 return await self._command(incoming)
             case Tick():
-                return await self._sweep(incoming.fleet)
+                return await self._sweeps.some(incoming.fleet, self._sweep)
             case _:
                 return Done("it asks nothing of the provisioner")
 
@@ -135,29 +140,18 @@ class Provisioner:
         launch = await self._advance(fleet, changed.server)
         return Done(f"{launch.why}; {(await self._updates.advance(fleet, changed.server)).why}")
 
-    async def _sweep(self, only: str | None) -> Outcome:
-        """Look at every waiting server. One fleet's trouble does not hide the others."""
-        trouble: list[CloudError | CorruptDocument] = []
-        for name in [only] if only else await self._fleets.names():
-            try:
-                await self._sweep_fleet(await self._fleets.get(name))
-            except (CloudError, CorruptDocument) as error:
-                log.warning("sweep failed", fleet=name, reason=str(error))
-                trouble.append(error)
-        if trouble:
-            raise trouble[0]
-        return Done("looked at every waiting server")
-
-    async def _sweep_fleet(self, fleet: Fleet) -> None:
+    async def _sweep(self, name: str) -> str:
+        fleet = await self._fleets.get(name)
         await self._updates.sweep(fleet)
         try:
-            group = await self._groups.describe(fleet.fleet)
+            group = await self._groups.describe(name)
         except NotFound:
-            return
+            return "it has no group yet"
         for member in group.members:
             if member.state == LifecycleState.PENDING_WAIT:
                 outcome = await self._advance(fleet, member.server)
-                log.info("swept", fleet=fleet.fleet, server=member.server, why=outcome.why)
+                log.info("swept", fleet=name, server=member.server, why=outcome.why)
+        return "every waiting server was looked at"
 
     async def _advance(self, fleet: Fleet, server: str) -> Outcome:
         for _ in range(ROUNDS):
@@ -320,7 +314,7 @@ class Provisioner:
             ServerReady(
                 id=f"ready-{launch.server}",
                 time=now,
-                source="provisioner",
+                source=SERVICE,
                 fleet=launch.fleet,
                 server=launch.server,
                 image=launch.image,
@@ -384,7 +378,7 @@ class Provisioner:
             ServerProvisionFailed(
                 id=f"failed-{action.launch.server}",
                 time=self._clock.now(),
-                source="provisioner",
+                source=SERVICE,
                 fleet=action.launch.fleet,
                 server=action.launch.server,
                 step=action.step,

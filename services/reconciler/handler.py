@@ -105,7 +105,7 @@ class Reconciler:
         self._rollouts = rollouts
         self._audits = Audits(documents, clock, SERVICE)
         self._outbox = Outbox(documents, publisher, clock)
-        self._sweeps = Sweeps(alerts, SERVICE)
+        self._sweeps = Sweeps(alerts, fleets, SERVICE)
         self._looks: Coalescer[str, None, str] = Coalescer(self._look)
 
     async def handle(self, incoming: Incoming) -> Outcome:
@@ -119,10 +119,10 @@ class Reconciler:
         match incoming:
             case ServerKillRequested() | ServerDisableRequested():
                 return await self._sweeps.one(incoming.fleet, lambda _: self._request(incoming))
-            case Tick(fleet=str(fleet)):
-                return await self._sweeps.one(fleet, self._sweep)
-            case Tick() | AlarmChanged(state="ALARM"):
-                return await self._sweeps.all(await self._fleets.names(), self._sweep)
+            case Tick():
+                return await self._sweeps.some(incoming.fleet, self._sweep)
+            case AlarmChanged(state="ALARM"):
+                return await self._sweeps.some(None, self._sweep)
             case ServerReady():
                 return await self._joined(incoming)
             case InstanceStateChanged():

@@ -7,6 +7,7 @@ from services.registry.pointers import Pointers
 from services.registry.releases import ReleaseRequests
 from shared.components import Components
 from shared.runtime import Services, run_service
+from shared.sweeps import Sweeps
 
 
 def make(services: Services) -> Registry:
@@ -27,7 +28,8 @@ def make(services: Services) -> Registry:
         clock=services.clock,
     )
     releases = ReleaseRequests(Components(services.objects, services.publisher, services.clock))
-    return Registry(fleets=services.fleets, images=images, members=members, releases=releases)
+    sweeps = Sweeps(services.alerts, services.fleets, "registry")
+    return Registry(fleets=services.fleets, sweeps=sweeps, images=images, members=members, releases=releases)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import structlog
-
 from services.registry.images import Images
 from services.registry.members import Members
 from services.registry.releases import ReleaseRequests
-from shared.cloud import CloudError
-from shared.documents import CorruptDocument
 from shared.events import Incoming, LifecycleAction, ObjectChanged
 from shared.fleets import Fleets, UnknownFleet
 from shared.messages import (
@@ -26,8 +22,7 @@ from shared.messages import (
 from shared.names import TERMINATE_HOOK
 from shared.outcome import Done, Outcome
 from shared.records import pointer_key
-
-log = structlog.get_logger()
+from shared.sweeps import Sweeps
 
 Request = (
     ImageReady | ImageRollbackRequested | ImagePinRequested | ServerReady | ReleaseSetRequested | ReleaseUndoRequested
@@ -37,8 +32,11 @@ Request = (
 class Registry:
     """The service."""
 
-    def __init__(self, *, fleets: Fleets, images: Images, members: Members, releases: ReleaseRequests) -> None:
+    def __init__(
+        self, *, fleets: Fleets, sweeps: Sweeps, images: Images, members: Members, releases: ReleaseRequests
+    ) -> None:
         self._fleets = fleets
+        self._sweeps = sweeps
         self._images = images
         self._members = members
         self._releases = releases
@@ -69,7 +67,7 @@ class Registry:
             case ObjectChanged():
                 return await self._written(incoming.key)
             case Tick():
-                return await self._sweep(incoming.fleet)
+                return await self._sweeps.some(incoming.fleet, self._sweep)
         return Done("it asks nothing of the registry")
 
     async def _update(self, message: ServerUpdateGranted | ServerUpdated | ServerUpdateFailed) -> Outcome:
@@ -105,17 +103,8 @@ class Registry:
         await self._images.sweep(fleet.fleet, fleet.policies.launch.tries)
         return Done(f"looked at the pointer of {fleet.fleet}")
 
-    async def _sweep(self, only: str | None) -> Outcome:
-        """Look at everything. One fleet's trouble does not hide the others'."""
-        trouble: list[CloudError | CorruptDocument] = []
-        for name in [only] if only else await self._fleets.names():
-            try:
-                fleet = await self._fleets.get(name)
-                await self._members.sweep(fleet)
-                await self._images.sweep(name, fleet.policies.launch.tries)
-            except (CloudError, CorruptDocument) as error:
-                log.warning("sweep failed", fleet=name, reason=str(error))
-                trouble.append(error)
-        if trouble:
-            raise trouble[0]
-        return Done("looked at every fleet")
+    async def _sweep(self, name: str) -> str:
+        fleet = await self._fleets.get(name)
+        await self._members.sweep(fleet)
+        await self._images.sweep(name, fleet.policies.launch.tries)
+        return "its members and its pointer were looked at"

@@ -25,11 +25,11 @@ from services.registry.decide import (
     to_blame,
 )
 from services.registry.pointers import Pointers
-from shared.advice import show_command
 from shared.alerts import REASON_LIMIT, Alerts
 from shared.clock import Clock
 from shared.cloud import Conflict, NotFound, PublisherPort, ServersPort
 from shared.documents import CorruptDocument, Documents
+from shared.hints import show_command
 from shared.ids import BAKE_TAG, PROVEN_TAG
 from shared.messages import ImagePinRequested, ImagePromoted, ImageReady, ImageRollbackRequested
 from shared.outcome import Done, Outcome, Reject, Retry

@@ -19,7 +19,6 @@ from tests.simulation import deletions, ports
 from tests.simulation.deletions import Deletions
 from tests.simulation.faults import Fault
 from tests.simulation.loop import Handle, VirtualClock, VirtualLoop
-from tests.simulation.messaging import BUCKET
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -115,7 +114,7 @@ class Process:
         cloud = ports.cloud_of(self)
         services = bundle(self.service, cloud, self.clock, self.chance)
         make = importlib.import_module(f"services.{self.service}.__main__").make
-        handle = self.deletions.watch(guarded(make(services), services.alerts, BUCKET))
+        handle = self.deletions.watch(guarded(make(services), services.alerts))
         assert cloud.queue is not None
         consumer = Consumer(cloud.queue, handle, self.clock, self.chance, queue_name=queue_name(self.service))
         try:

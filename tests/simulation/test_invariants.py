@@ -69,7 +69,7 @@ def test_10_a_message_that_is_deleted_before_anything_came_of_it() -> None:
         assert "invariant 10: janitor#" in broken(world, lambda: delete_unhandled(janitor))
 
 
-def careless(handler: Handler, alerts: object, bucket: str) -> Callable[[Incoming], Awaitable[Outcome]]:
+def careless(handler: Handler, alerts: object) -> Callable[[Incoming], Awaitable[Outcome]]:
     """Wrap a handler so that what fails is forgotten."""
 
     async def handle(incoming: Incoming) -> Outcome:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from shared.advice import components_of, next_command, show_command
+from shared.advice import components_of, next_command
 from shared.fleet import Fleet
+from shared.hints import show_command
 from tests.unit.fleetworld import FLEET, FleetWorld
 
 TWO = Fleet.model_validate(

@@ -31,7 +31,7 @@ class Guarded:
         self.objects = FakeObjects()
         self.publisher = FakePublisher()
         alerts = Alerts(Documents(self.objects), self.publisher, FakeClock())
-        self.handle = guarded(Failing(error), alerts, "autoprovisioner")
+        self.handle = guarded(Failing(error), alerts)
 
 
 async def test_a_request_about_an_unknown_fleet_is_refused_with_a_sentence() -> None:
@@ -52,9 +52,9 @@ async def test_a_corrupt_document_calls_a_person_once_and_the_message_waits() ->
     [alert] = service.publisher.of(AlertRaised)
     assert (alert.fleet, alert.cause) == ("web", "corrupt-image")
     assert alert.reason == "fleets/web/image.json: image: Field required"
-    assert "aws s3 cp s3://autoprovisioner/fleets/web/image.json -" in alert.next
+    assert "aws s3 cp s3://${AUTOPROVISIONER_BUCKET:-autoprovisioner}/fleets/web/image.json -" in alert.next
     [standing] = service.objects.bodies
-    assert f"aws s3 rm s3://autoprovisioner/{standing}" in alert.next
+    assert f"aws s3 rm s3://${{AUTOPROVISIONER_BUCKET:-autoprovisioner}}/{standing}" in alert.next
 
 
 async def test_other_errors_are_the_consumers() -> None:

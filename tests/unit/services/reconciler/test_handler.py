@@ -12,7 +12,6 @@ from services.reconciler.handler import Reconciler
 from services.reconciler.rollouts import Rollouts
 from shared.cloud import Denied, Incomplete, LifecycleState, Unavailable
 from shared.components import Components
-from shared.documents import CorruptDocument
 from shared.events import AlarmChanged, CommandChanged, InstanceStateChanged
 from shared.fleets import UnknownFleet
 from shared.ids import QUARANTINE_TAG, ROLE_TAG
@@ -509,9 +508,9 @@ async def test_a_document_that_cannot_be_read_leads_to_nothing_and_other_fleets_
         web.world.groups.set(replace(group(), fleet="zoo"))
         web.world.objects.bodies[key] = b'{"schema": 99}'
         web.world.health.set(page(1), False)
-        with pytest.raises(CorruptDocument):
-            await reconciler(web).handle(Tick())
+        await reconciler(web).handle(Tick())
         assert web.effects() == []
+        assert web.raised() == [f"corrupt-{key.rsplit('/', 1)[1].removesuffix('.json')}"]
         assert [each.fleet for each in web.world.publisher.of(FleetConverged)] == ["zoo"]
 
 

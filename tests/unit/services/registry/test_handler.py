@@ -44,6 +44,7 @@ from shared.records import (
     membership_key,
     pointer_key,
 )
+from shared.sweeps import Sweeps
 from tests.fakes import START
 from tests.unit.fleetworld import FIRST, STOCK, FleetWorld, Killed, killed_at
 
@@ -70,7 +71,8 @@ def make(world: FleetWorld) -> Registry:
         clock=world.clock,
     )
     releases = ReleaseRequests(world.components)
-    return Registry(fleets=world.fleets, images=images, members=members, releases=releases)
+    sweeps = Sweeps(world.alerts, world.fleets, "registry")
+    return Registry(fleets=world.fleets, sweeps=sweeps, images=images, members=members, releases=releases)
 
 
 @pytest.fixture
