@@ -45,6 +45,8 @@ class Sight:
     builder: Instance | None
     image: Image | None
     prover: Instance | None
+    overtaken_by: str | None = None
+    """The fleet's latest bake, where that is another one and this one has no builder."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,8 @@ def ran_again(fleet: Fleet, proof: Attempt) -> tuple[str, ...]:
 
 def _building(sight: Sight) -> Action:
     bake = sight.bake
+    if bake.builder is None and sight.overtaken_by is not None:
+        return Fail(f"bake {sight.overtaken_by} took its place before it had a builder")
     if bake.stock is None:
         return ChooseStock("a bake begins with the stock image, never with yesterday's")
     if bake.builder is None:

@@ -147,7 +147,15 @@ class Baker:
             trace=traceparent(),
         )
         await self._documents.create(bake_key(fleet.fleet, bake), record)
+        await self._end_overtaken(fleet)
         return await self._advance(fleet, bake)
+
+    async def _end_overtaken(self, fleet: Fleet) -> None:
+        """Take bakes further whose record came so late that another had taken their place: nobody else would."""
+        keys = await self._documents.keys(bake_key(fleet.fleet, "").removesuffix(".json"))
+        for each in await self._documents.get_all(Bake, keys):
+            if each is not None and each.ended is None:
+                await self._advance(fleet, each.bake)
 
     async def _under_way(self, fleet: Fleet, latest: Baking) -> bool:
         """Whether the fleet's latest bake still stands; one that nobody goes on with is taken further by this."""
@@ -232,6 +240,7 @@ class Baker:
             return None
         ids = [server for server in (record.builder, record.prover) if server is not None]
         seen = await self._servers.instances(ids)
+        latest = await self._documents.get(Baking, baking_key(fleet.fleet)) if record.builder is None else None
         return Sight(
             now=self._clock.now(),
             fleet=fleet,
@@ -239,6 +248,7 @@ class Baker:
             builder=seen.get(record.builder or ""),
             image=await self._servers.image(record.image) if record.image else None,
             prover=seen.get(record.prover or ""),
+            overtaken_by=latest.bake if latest is not None and latest.bake != bake else None,
         )
 
     async def _act(self, sight: Sight) -> Outcome | None:

@@ -354,25 +354,30 @@ def budget_refusal(view: View, status: FleetStatus | None, server: str) -> Refus
 def charged(view: View, status: FleetStatus | None, action: TakeOut | BringUpToDate) -> FleetStatus | None:
     """Return the status with this disruption in it; None when it is in there already or not allowed. Pure.
 
-    A server that is taken out once more while it is on its way, as when its update failed, counts from then.
+    A server that is taken out once more while it is on its way, as when its update failed, counts from then. It is no
+    more the rollout's when others take it out for good: that would count it as back as soon as its update ended.
     """
     if budget_refusal(view, status, action.server) is not None:
         return None
     recent = _recent(status, view.now)
     standing = [each for each in recent if each.server == action.server and each.over is None]
     if status is not None and standing:
-        return _renewed(status, standing, view.now)
+        return _renewed(status, standing, action, view.now)
     base = status if status is not None else status_after(view, None)
     kept = tuple(each for each in base.disruptions if each.at > view.now - REMEMBERED)
     new = Disruption(server=action.server, at=view.now, by=action.by, reason=action.reason)
     return base.model_copy(update={"disruptions": (*kept, new)})
 
 
-def _renewed(status: FleetStatus, standing: Sequence[Disruption], now: datetime) -> FleetStatus | None:
+def _renewed(
+    status: FleetStatus, standing: Sequence[Disruption], action: TakeOut | BringUpToDate, now: datetime
+) -> FleetStatus | None:
     """Return the status with these disruptions begun again now; None when that is the same moment."""
-    if all(each.at >= now - SAME_FOR for each in standing):
+    for_good = action.by != ROLLOUT and any(each.by == ROLLOUT for each in standing)
+    if all(each.at >= now - SAME_FOR for each in standing) and not for_good:
         return None
-    disruptions = (each.model_copy(update={"at": now}) if each in standing else each for each in status.disruptions)
+    update = {"at": now} | ({"by": action.by, "reason": action.reason} if for_good else {})
+    disruptions = (each.model_copy(update=update) if each in standing else each for each in status.disruptions)
     return status.model_copy(update={"disruptions": tuple(disruptions)})
 
 

@@ -24,7 +24,7 @@ from shared.messages import (
     Tick,
 )
 from shared.outcome import Done, LookAgain, Outcome
-from shared.records import Bake, Paces, bake_key, paces_key
+from shared.records import Bake, Baking, Paces, bake_key, baking_key, paces_key
 from shared.runs import Runs
 from shared.tracing import Handling
 from tests.fakes import START
@@ -394,3 +394,33 @@ async def test_what_the_steps_of_a_bake_took_joins_their_history(world: FleetWor
 async def test_a_bake_that_failed_says_nothing_of_how_long_steps_take(world: FleetWorld, agent: Path) -> None:
     await play(world, agent, builder_fails)
     assert await world.documents.get(Paces, paces_key("web", "bake")) is None
+
+
+def late(world: FleetWorld) -> Bake:
+    """Let a record appear of a bake that was asked for a quarter of an hour ago, and that nobody goes on with."""
+    asked = START - timedelta(minutes=15)
+    record = Bake(bake="web-20260304t114500", fleet="web", requested=asked, by="schedule")
+    world.objects.bodies[bake_key("web", record.bake)] = record.model_dump_json(by_alias=True).encode()
+    return record
+
+
+async def test_a_bake_whose_record_came_after_another_took_its_place_is_ended_by_that(
+    world: FleetWorld, agent: Path
+) -> None:
+    """Found by thirty days of seed 49: S3 wrote it down half a minute after it had said that it could not."""
+    lost = late(world)
+    await play(world, agent)
+    assert (await bake(world)).stage == "ready"
+    overtaken = await bake(world, lost.bake)
+    assert (overtaken.stage, overtaken.failure) == ("failed", f"bake {ID} took its place before it had a builder")
+    assert overtaken.ended is not None
+    assert not [call for call in world.servers.called("launch") if str(call.arguments[0]).startswith(lost.bake)]
+
+
+async def test_a_baker_that_slept_over_its_claim_launches_no_builder(world: FleetWorld, agent: Path) -> None:
+    claim = Baking(bake=ID, claimed=START)
+    world.objects.bodies[baking_key("web")] = claim.model_dump_json(by_alias=True).encode()
+    slept = late(world)
+    await play(world, agent, message=REQUEST.model_copy(update={"time": START - timedelta(minutes=15)}))
+    assert (await bake(world, slept.bake)).stage == "failed"
+    assert world.servers.called("launch") == []

@@ -374,6 +374,26 @@ def test_a_server_that_is_taken_out_again_on_its_way_counts_from_then() -> None:
     assert decide.charged(seen, charged, action) is None
 
 
+@pytest.mark.parametrize("minutes", [0, 40])
+def test_a_server_that_is_taken_out_for_good_is_no_more_the_rollouts(minutes: int) -> None:
+    """Found by thirty days of seed 42: its update ended well, it counted as back, and another was taken besides."""
+    seen = view(in_service(1, 2, 3))
+    (one,) = status((1, minutes)).disruptions
+    before = status().model_copy(update={"disruptions": (one.model_copy(update={"by": decide.ROLLOUT}),)})
+    charged = decide.charged(seen, before, TakeOut(server(1), "detached", "cleo", "odd noises"))
+    assert charged is not None
+    (now,) = charged.disruptions
+    assert (now.by, now.reason, now.at, now.over) == ("cleo", "odd noises", START, None)
+    assert decide.charged(seen, charged, TakeOut(server(1), "detached", "cleo", "odd noises")) is None
+
+
+def test_a_rollout_takes_no_disruption_over_from_others() -> None:
+    seen, update = view(in_service(1, 2, 3)), decide.BringUpToDate(server(1), decide.ROLLOUT, "rollout 1")
+    charged = decide.charged(seen, status((1, 40)), update)
+    assert charged is not None
+    assert [each.by for each in charged.disruptions] == ["ops"]
+
+
 def test_disruptions_older_than_a_day_are_forgotten_when_another_is_recorded() -> None:
     charged = decide.charged(
         view(in_service(1, 2, 3)), status((8, 60 * 25), (9, 60 * 23)), TakeOut(server(1), "terminated", "ops", "")
