@@ -42,7 +42,7 @@ def fleet(name: str, **changes: Any) -> Fleet:
 
 async def test_what_the_emulator_passes_over_is_there_all_the_same(deployed: RunningCloud) -> None:
     subscriptions = deployed.client("sns").list_subscriptions()["Subscriptions"]
-    assert len(subscriptions) == 10
+    assert len(subscriptions) == 11
     for each in subscriptions:
         found = deployed.client("sns").get_subscription_attributes(SubscriptionArn=each["SubscriptionArn"])
         assert found["Attributes"]["RawMessageDelivery"] == "true"
