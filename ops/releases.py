@@ -142,10 +142,7 @@ async def described(cloud: Cloud, components: Components, component: str, versio
 
 async def bakes_of(objects: ObjectsPort, fleet: str) -> list[Bake]:
     """Return the records of all of a fleet's bakes, oldest first."""
-    documents = Documents(objects)
-    keys = await documents.keys(bake_key(fleet, "").removesuffix(".json"))
-    found = [await documents.get(Bake, key) for key in keys]
-    return [bake for bake in found if bake is not None]
+    return await Documents(objects).all(Bake, bake_key(fleet, "").removesuffix(".json"))
 
 
 @dataclass

@@ -14,6 +14,7 @@ from shared.components import Components, Standing, alert_cause
 from shared.documents import Documents
 from shared.fleet import Fleet
 from shared.fleets import Fleets
+from shared.hints import show_command
 from shared.records import (
     Alarm,
     FleetStatus,
@@ -205,12 +206,9 @@ async def _alerts(documents: Documents, fleet: str, standings: dict[str, Standin
         alert_cause(name): f"python -m ops release undo --fleet {fleet} --component {name}" for name in standings
     }
     commands |= {"rollout-stopped": f"python -m ops rollout show {fleet}"}
-    for key in await documents.keys(alert_key(fleet, "").removesuffix(".json")):
-        alarm = await documents.get(Alarm, key)
-        if alarm is not None:
-            look = f"aws s3 cp s3://${{AUTOPROVISIONER_BUCKET:-autoprovisioner}}/{key} -"
-            next_one = commands.get(alarm.cause, look)
-            found.append({"cause": alarm.cause, "reason": alarm.reason, "next": next_one})
+    for alarm in await documents.all(Alarm, alert_key(fleet, "").removesuffix(".json")):
+        next_one = commands.get(alarm.cause, show_command(alert_key(fleet, alarm.cause)))
+        found.append({"cause": alarm.cause, "reason": alarm.reason, "next": next_one})
     return found
 
 

@@ -98,8 +98,8 @@ class Components:
     async def history(self, fleet: str, component: str) -> list[Release]:
         """Return every setting of a component's release, newest first."""
         prefix = release_history_key(fleet, component, 0).rsplit("/", 1)[0] + "/"
-        found = [await self._documents.get(Release, key) for key in await self._documents.keys(prefix)]
-        return sorted((each for each in found if each), key=lambda each: each.generation, reverse=True)
+        found = await self._documents.all(Release, prefix)
+        return sorted(found, key=lambda each: each.generation, reverse=True)
 
     async def set(
         self,

@@ -85,6 +85,11 @@ class Documents:
             found += await asyncio.gather(*(self.get(model, key) for key in keys[begin : begin + AT_ONCE]))
         return found
 
+    async def all(self, model: type[R], prefix: str) -> list[R]:
+        """Return the documents whose keys have this prefix, in the keys' order. Raises as ``get`` does."""
+        found = await self.get_all(model, await self.keys(prefix))
+        return [each for each in found if each is not None]
+
     async def create(self, key: str, document: R) -> R | None:
         """Write a document where none is; return it as written, or None when there is one already.
 

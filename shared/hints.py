@@ -12,6 +12,11 @@ def show_command(key: str) -> str:
     return f"aws s3 cp {BUCKET}/{key} -"
 
 
+def list_command(prefix: str) -> str:
+    """Return the command that lists the documents with this prefix. Pure."""
+    return f"aws s3 ls {BUCKET}/{prefix}"
+
+
 def delete_command(key: str) -> str:
     """Return the command that deletes a document. Pure."""
     return f"aws s3 rm {BUCKET}/{key}"

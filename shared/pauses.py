@@ -12,6 +12,11 @@ def stands(pause: Pause | None, now: datetime) -> bool:
     return pause is not None and (pause.until is None or _utc(pause.until) > now)
 
 
+def of_automation(pause: Pause | None, now: datetime) -> Pause | None:
+    """Return the pause where it is of all automation and in force: nobody is taken out and nothing removed. Pure."""
+    return pause if pause is not None and pause.what == "automation" and stands(pause, now) else None
+
+
 def sentence(pause: Pause) -> str:
     """Say who paused what, until when, and why. Pure."""
     until = "until somebody lifts it" if pause.until is None else f"until {_utc(pause.until):%Y-%m-%d %H:%M} UTC"

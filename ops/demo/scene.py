@@ -149,9 +149,7 @@ class Scene:
 
     async def bakes(self) -> list[Bake]:
         """Return the records of all bakes, oldest first."""
-        prefix = bake_key(self.fleet.fleet, "").removesuffix(".json")
-        found = [await self.documents.get(Bake, key) for key in await self.documents.keys(prefix)]
-        return [bake for bake in found if bake]
+        return await self.documents.all(Bake, bake_key(self.fleet.fleet, "").removesuffix(".json"))
 
     async def health(self, server: str) -> dict[str, Any]:
         """Return what a server's own health page says; fail the stage when it is not well."""

@@ -46,7 +46,7 @@ from shared.events import CommandChanged, ImageStateChanged, Incoming
 from shared.fallback import changed, conclude, fallbacks, planned, suspects, unplanned
 from shared.fleet import Fleet
 from shared.fleets import Fleets, UnknownFleet
-from shared.hints import show_command
+from shared.hints import list_command, show_command
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG, ROLE_TAG
 from shared.messages import ImageBakeFailed, ImageBakeRequested, ImageReady, Tick
 from shared.names import ServiceName
@@ -147,14 +147,13 @@ class Baker:
             trace=traceparent(),
         )
         await self._documents.create(bake_key(fleet.fleet, bake), record)
-        await self._end_overtaken(fleet)
+        await self._end_overtaken(fleet, bake)
         return await self._advance(fleet, bake)
 
-    async def _end_overtaken(self, fleet: Fleet) -> None:
+    async def _end_overtaken(self, fleet: Fleet, by: str) -> None:
         """Take bakes further whose record came so late that another had taken their place: nobody else would."""
-        keys = await self._documents.keys(bake_key(fleet.fleet, "").removesuffix(".json"))
-        for each in await self._documents.get_all(Bake, keys):
-            if each is not None and each.ended is None:
+        for each in await self._documents.all(Bake, bake_key(fleet.fleet, "").removesuffix(".json")):
+            if each.ended is None and each.bake != by:
                 await self._advance(fleet, each.bake)
 
     async def _under_way(self, fleet: Fleet, latest: Baking) -> bool:
@@ -175,7 +174,7 @@ class Baker:
             fleet.fleet,
             "bake-budget",
             f"{bake} was not begun: {fleet.fleet} has had {budget} bakes in 24 hours; something asks too often",
-            f"aws s3 ls s3://${{AUTOPROVISIONER_BUCKET:-autoprovisioner}}/{prefix}",
+            list_command(prefix),
         )
         return True
 

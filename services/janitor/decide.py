@@ -12,7 +12,7 @@ from shared.cloud import Group, Image, Instance, TemplateVersion
 from shared.fleet import Fleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG, ROLE_TAG
 from shared.messages import BuilderReaped, ImageRetired, ImageRetirementRequested
-from shared.records import Announced, Bake, Pause, Pointer
+from shared.records import Announced, Bake, Pause, Pointer, Removals
 
 MOST_DUE = 0.5
 """When more than this part of all images is due at once, the view is more likely wrong than the images old."""
@@ -38,8 +38,8 @@ class View:
     """The group's members, and all others with the fleet's tags."""
     pause: Pause | None
     now: datetime
-    approved: Collection[str] = ()
-    """The images that a person has said may go."""
+    removals: Removals | None = None
+    """What is to be said of what was removed, and the images that a person has said may go."""
 
 
 @dataclass(frozen=True)
@@ -90,35 +90,30 @@ def clean(view: View) -> tuple[Action, ...] | Stop:
     if wrong is not None:
         return Stop(wrong)
     keep = kept(view)
-    ours, due = _ours(view), _due(view, keep)
-    at_once = [image for image in due if image.image not in view.approved]
+    ours, old = _ours(view), due(view, keep)
+    approved = view.removals.approved if view.removals is not None else ()
+    at_once = [image for image in old if image.image not in approved]
     # One image alone says nothing about the view: a fleet's first bake may have failed.
     if len(at_once) > 1 and len(at_once) > MOST_DUE * len(ours):
         return Stop(f"{len(at_once)} of {len(ours)} images are due at once, which is more than half", many=True)
     released = tuple(
         Release(each.image, keep[each.image]) for each in ours if each.image in keep and _quarantined(each)
     )
-    if automation_rests(view):
+    if pauses.of_automation(view.pause, view.now):
         return released
-    return (*released, *_retirements(due, view), *_leaked(view))
+    return (*released, *_retirements(old, view), *_leaked(view))
 
 
-def approve(view: View, request: ImageRetirementRequested) -> Collection[str] | Stop:
-    """Return the images that are due, which may go from now on however many they are. Pure.
-
-    What somebody wanted long ago they may not want of what is due now.
-    """
-    wrong = incomplete(view)
-    if wrong is not None:
-        return Stop(wrong)
-    if view.now - request.asked > APPROVAL_GOOD_FOR:
-        return Stop(f"it was asked for at {request.asked:%Y-%m-%d %H:%M} UTC; look again at what is due, and ask anew")
-    return [image.image for image in _due(view, kept(view))]
+def too_late(request: ImageRetirementRequested, now: datetime) -> str | None:
+    """Say why nobody may still go by this request, if so: what is due now is not what somebody looked at then. Pure."""
+    if now - request.asked <= APPROVAL_GOOD_FOR:
+        return None
+    return f"it was asked for at {request.asked:%Y-%m-%d %H:%M} UTC; look again at what is due, and ask anew"
 
 
-def automation_rests(view: View) -> bool:
-    """Whether somebody has paused it: nothing is removed then. Pure."""
-    return pauses.stands(view.pause, view.now) and view.pause is not None and view.pause.what == "automation"
+def due(view: View, keep: Collection[str]) -> list[Image]:
+    """Return the fleet's images that nothing needs. Pure."""
+    return [image for image in _ours(view) if image.image not in keep]
 
 
 def happened(view: View, said: Announced) -> bool:
@@ -207,10 +202,10 @@ def _retention_began(view: View) -> datetime:
     return view.now - timedelta(days=view.fleet.policies.retention.days)
 
 
-def _retirements(due: Sequence[Image], view: View) -> tuple[Quarantine | Retire, ...]:
+def _retirements(old: Sequence[Image], view: View) -> tuple[Quarantine | Retire, ...]:
     wait = timedelta(hours=view.fleet.policies.retention.quarantine_hours)
     actions: list[Quarantine | Retire] = []
-    for image in due:
+    for image in old:
         since = quarantine.since(image.tags)
         if since is None:
             actions.append(Quarantine(image.image))
@@ -245,10 +240,6 @@ def _runs(bake: Bake) -> bool:
 def _ours(view: View) -> list[Image]:
     ours = {MANAGED_TAG: "true", FLEET_TAG: view.fleet.fleet}
     return [image for image in view.images if ours.items() <= image.tags.items()]
-
-
-def _due(view: View, keep: Collection[str]) -> list[Image]:
-    return [image for image in _ours(view) if image.image not in keep]
 
 
 def _quarantined(image: Image) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from services.janitor.decide import View, automation_rests, incomplete
+from services.janitor.decide import View, incomplete
+from shared import pauses
 from shared.records import Bake, Baking, Launch, Update, audit_prefix, bake_key, launch_key, update_key
 
 
@@ -36,11 +37,11 @@ class Expired:
 
 def expired(view: View, records: Records) -> Expired | None:
     """List what is older than the policy keeps, and of a server or image that is not there; None: nothing. Pure."""
-    if incomplete(view) is not None or automation_rests(view):
+    if incomplete(view) is not None or pauses.of_automation(view.pause, view.now):
         return None
     began = view.now - timedelta(days=view.fleet.policies.retention.records_days)
     servers = _servers(view, records, began)
-    bakes = [bake for bake in view.bakes.values() if _is_over(bake, began) and not _is_needed(bake, view, records)]
+    bakes = _bakes(view, records, began)
     audits = [key for key in records.audits if key < f"{audit_prefix(view.fleet.fleet)}{began:%Y-%m-%d}"]
     keys = (*_keys_of(servers, view.fleet.fleet), *(bake_key(bake.fleet, bake.bake) for bake in bakes), *audits)
     if not keys:
@@ -72,12 +73,9 @@ def _keys_of(servers: Mapping[str, Sequence[Launch | Update]], fleet: str) -> It
             yield launch_key(fleet, server) if isinstance(record, Launch) else update_key(fleet, server)
 
 
-def _is_over(bake: Bake, began: datetime) -> bool:
-    return bake.ended is not None and bake.ended < began
-
-
-def _is_needed(bake: Bake, view: View, records: Records) -> bool:
-    """Whether its image is there, or may be launched again, or the next bake looks at how it ended."""
-    latest = records.latest is not None and records.latest.bake == bake.bake
-    pointed = view.pointer is not None and view.pointer.bake == bake.bake
-    return latest or pointed or bake.image in {each.image for each in view.images}
+def _bakes(view: View, records: Records, began: datetime) -> list[Bake]:
+    """Return the old bakes that nobody needs: no image of theirs is there, and no other bake looks how they ended."""
+    images = {each.image for each in view.images}
+    needed = {records.latest.bake if records.latest else None, view.pointer.bake if view.pointer else None}
+    over = [bake for bake in view.bakes.values() if bake.ended is not None and bake.ended < began]
+    return [bake for bake in over if bake.bake not in needed and bake.image not in images]

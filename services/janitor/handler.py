@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from services.janitor.expiry import Records, expired
 from shared.alerts import Alerts
 from shared.audit import Audits
 from shared.clock import Clock
-from shared.cloud import Group, GroupsPort, Instance, PublisherPort, ServersPort
+from shared.cloud import Group, GroupsPort, Incomplete, Instance, PublisherPort, ServersPort
 from shared.documents import Documents
 from shared.events import Incoming
 from shared.fleets import Fleets
@@ -33,7 +34,9 @@ from shared.records import (
     Removals,
     Update,
     audit_prefix,
+    bake_key,
     baking_key,
+    history_key,
     launch_key,
     pause_key,
     pointer_key,
@@ -87,25 +90,31 @@ class Janitor:
             case Tick():
                 return await self._sweeps.some(incoming.fleet, self._clean)
             case ImageRetirementRequested():
-                return await self._approve(incoming)
+                late = decide.too_late(incoming, self._clock.now())
+                return Reject(late) if late else await self._sweeps.one(incoming.fleet, self._approve)
         return Done(f"{type(incoming).__name__} asks nothing of the janitor")
 
-    async def _approve(self, request: ImageRetirementRequested) -> Outcome:
-        fleet = request.fleet
-        images = decide.approve(await self._observe(fleet), request)
-        if isinstance(images, Stop):
-            return Reject(images.reason)
-        await self._documents.change(Removals, removals_key(fleet), partial(_approved, fleet, tuple(images)))
-        return await self._sweeps.one(fleet, self._clean)
+    async def _approve(self, fleet: str) -> str:
+        """Remember that what is due may go, however much it is, and see to it."""
+        view = await self._observe(fleet)
+        wrong = decide.incomplete(view)
+        if wrong is not None:
+            raise Incomplete(wrong)
+        images = tuple(image.image for image in decide.due(view, decide.kept(view)))
+        written = await self._documents.change(Removals, removals_key(fleet), partial(_approved, fleet, images))
+        return await self._see_to(replace(view, removals=written.document))
 
     async def _clean(self, fleet: str) -> str:
-        view = await self._observe(fleet)
+        return await self._see_to(await self._observe(fleet))
+
+    async def _see_to(self, view: View) -> str:
+        fleet = view.fleet.fleet
         actions = decide.clean(view)
         if isinstance(actions, Stop):
             await self._alerts.raise_alert(fleet, "janitor-stopped", actions.reason, _advice(fleet, actions))
             return f"nothing was touched: {actions.reason}"
         await self._alerts.clear(fleet, "janitor-stopped")
-        await self._announce(await self._documents.get(Removals, removals_key(fleet)), partial(decide.happened, view))
+        await self._announce(view.removals, partial(decide.happened, view))
         told = [await self._act(fleet, action) for action in actions]
         told += await self._expire(view)
         return "; ".join(told) or "nothing is due"
@@ -193,30 +202,25 @@ class Janitor:
         # What refers to images is read after the images: a new reference to one of them is seen.
         images = await self._servers.images(name)
         group = await self._groups.describe(name)
-        removals = await self._documents.get(Removals, removals_key(name))
-        bakes = await self._all(Bake, f"fleets/{name}/bakes/")
+        bakes = await self._documents.all(Bake, bake_key(name, "").removesuffix(".json"))
         return View(
             fleet=fleet,
             images=images,
             pointer=await self._documents.get(Pointer, pointer_key(name)),
-            history=await self._all(Pointer, f"fleets/{name}/image-history/"),
+            history=await self._documents.all(Pointer, history_key(name, 0).removesuffix("00000000.json")),
             bakes={bake.bake: bake for bake in bakes},
             templates=await self._servers.templates(name),
             group=group,
             instances=await self._instances(name, group),
             pause=await self._documents.get(Pause, pause_key(name)),
             now=self._clock.now(),
-            approved=removals.approved if removals is not None else (),
+            removals=await self._documents.get(Removals, removals_key(name)),
         )
 
     async def _instances(self, fleet: str, group: Group) -> Sequence[Instance]:
         tagged = await self._servers.tagged({MANAGED_TAG: "true", FLEET_TAG: fleet})
         members = await self._servers.instances([member.server for member in group.members])
         return list({**{each.server: each for each in tagged}, **members}.values())
-
-    async def _all(self, model: type[R], prefix: str) -> Sequence[R]:
-        found = await self._documents.get_all(model, await self._documents.keys(prefix))
-        return [each for each in found if each is not None]
 
 
 def _approved(fleet: str, images: tuple[str, ...], old: Removals | None) -> Removals:

@@ -218,7 +218,7 @@ def sweep(view: View) -> tuple[Sweep, ...]:
     if not view.group.managed:
         return ()
     announcements = _unclaimed(view)
-    if pauses.stands(view.pause, view.now) and view.pause is not None and view.pause.what == "automation":
+    if pauses.of_automation(view.pause, view.now):
         return announcements
     repairs = () if hold(view) else tuple(_mark(view, server) for server in sorted(view.sick | _unknown(view)))
     return (*announcements, *repairs, *_expired(view))

@@ -30,6 +30,7 @@ from shared.documents import Documents
 from shared.events import AlarmChanged, Incoming, InstanceStateChanged
 from shared.fleet import Fleet, Health
 from shared.fleets import Fleets
+from shared.hints import show_command
 from shared.ids import FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG
 from shared.messages import (
     FleetConverged,
@@ -334,7 +335,7 @@ class Reconciler:
 
     async def _tell_refused(self, fleet: str, refused: Sequence[Refuse]) -> None:
         if refused:
-            see = f"aws s3 cp s3://$AUTOPROVISIONER_BUCKET/{status_key(fleet)} -"
+            see = show_command(status_key(fleet))
             await self._alerts.raise_alert(fleet, "repair-held", refused[0].reason, see)
         else:
             await self._alerts.clear(fleet, "repair-held")

@@ -22,7 +22,6 @@ from shared.records import (
     FleetStatus,
     Launch,
     Membership,
-    Pause,
     Rollout,
     Taken,
     Update,
@@ -201,9 +200,8 @@ def _held_back(view: View) -> str | None:
     held = decide.hold(view)
     if held is not None:
         return held.reason
-    pause: Pause | None = view.pause
-    paused = pauses.stands(pause, view.now) and pause is not None and pause.what == "automation"
-    return pauses.sentence(pause) if paused and pause is not None else None
+    pause = pauses.of_automation(view.pause, view.now)
+    return pauses.sentence(pause) if pause is not None else None
 
 
 def _releases(rollout: Rollout) -> str:

@@ -29,7 +29,7 @@ from shared.alerts import REASON_LIMIT, Alerts
 from shared.clock import Clock
 from shared.cloud import Conflict, NotFound, PublisherPort, ServersPort
 from shared.documents import CorruptDocument, Documents
-from shared.hints import show_command
+from shared.hints import BUCKET, show_command
 from shared.ids import BAKE_TAG, PROVEN_TAG
 from shared.messages import ImagePinRequested, ImagePromoted, ImageReady, ImageRollbackRequested
 from shared.outcome import Done, Outcome, Reject, Retry
@@ -252,8 +252,6 @@ class Images:
             await self._servers.set_template_image(fleet, pointer.image)
 
     async def _complain(self, fleet: str, reason: str, last: Pointer | None) -> None:
-        bucket = "s3://${AUTOPROVISIONER_BUCKET:-autoprovisioner}"
-        there = f"{bucket}/{pointer_key(fleet)}"
-        accepted = history_key(fleet, last.generation) if last else None
-        command = f"aws s3 cp {bucket}/{accepted} {there}" if accepted else f"aws s3 cp {there} -"
+        key, accepted = pointer_key(fleet), history_key(fleet, last.generation) if last else None
+        command = f"aws s3 cp {BUCKET}/{accepted} {BUCKET}/{key}" if accepted else show_command(key)
         await self._alerts.raise_alert(fleet, ALERT, reason, command)

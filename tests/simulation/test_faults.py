@@ -593,9 +593,8 @@ def test_a_release_that_does_not_build_raises_one_alert_for_many_launches() -> N
         for server in world.serving():
             world.ec2.vanish(server)
         world.come_to_rest(lambda: len(world.serving()) == 4)
-        alerts = {
-            (each["id"], each["cause"]) for each in world.alerts()
-        }  # two who raise it at once say it under one id
+        # Two who raise it at once say it under one id.
+        alerts = {(each["id"], each["cause"]) for each in world.alerts()}
         assert alerts
         assert len(alerts) == len({cause for _, cause in alerts})
 
