@@ -192,6 +192,13 @@ class ChaosPolicy(_Described):
     """CloudWatch alarms that mean an incident: firing or unknown, nobody is killed."""
 
 
+class BakePolicy(_Described):
+    """Baking costs builders: what asks without end is refused."""
+
+    daily: int = Field(default=6, ge=1, le=100)
+    """Bakes within 24 hours. The last is the night's: whoever else asks has one less."""
+
+
 class Quarantine(_Described):
     """How long a disabled server is kept for a look."""
 
@@ -204,6 +211,7 @@ class Policies(_Described):
     launch: LaunchPolicy = LaunchPolicy()
     disruption: DisruptionPolicy = DisruptionPolicy()
     drain: DrainPolicy = DrainPolicy()
+    bakes: BakePolicy = BakePolicy()
     retention: RetentionPolicy = RetentionPolicy()
     rollout: RolloutPolicy = RolloutPolicy()
     chaos: ChaosPolicy = ChaosPolicy()

@@ -16,9 +16,6 @@ from shared.fleet import CheckStep, Fleet
 from shared.moments import utc
 from shared.records import Attempt, Bake, Fallback
 
-DAILY_BUDGET = 6
-"""Bakes that a fleet may have in 24 hours. The last is the night's: whoever else asks has one less."""
-
 STALE = timedelta(days=1)
 """A request this old has been overtaken by a nightly bake."""
 

@@ -10,7 +10,6 @@ from datetime import datetime
 import structlog
 
 from services.baker.decide import (
-    DAILY_BUDGET,
     DEAD,
     RUN_LOOK_S,
     STALE,
@@ -133,7 +132,8 @@ class Baker:
         latest = await self._documents.get(Baking, baking_key(fleet.fleet))
         if latest is not None and latest.bake != bake and await self._under_way(fleet, latest):
             return Done(f"bake {latest.bake} of {fleet.fleet} is under way; there is one at a time")
-        budget = DAILY_BUDGET if request.source == SERVICE else DAILY_BUDGET - 1
+        daily = fleet.policies.bakes.daily
+        budget = daily if request.source == SERVICE else daily - 1
         if await self._over_budget(fleet, bake, budget):
             return Done(f"{fleet.fleet} has had its {budget} bakes of the day")
         if not await self._claimed(fleet.fleet, bake, latest):
@@ -173,7 +173,8 @@ class Baker:
         await self._alerts.raise_alert(
             fleet.fleet,
             "bake-budget",
-            f"{bake} was not begun: {fleet.fleet} has had {budget} bakes in 24 hours; something asks too often",
+            f"{bake} was not begun: {fleet.fleet} has had {budget} bakes in 24 hours; something asks too often. "
+            "Where it is to have more: policies.bakes.daily",
             list_command(prefix),
         )
         return True

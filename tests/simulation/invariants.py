@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from services.baker.decide import DAILY_BUDGET
 from shared.cloud import AlarmState, Image, StoredObject
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
 from shared.records import Bake, Pointer, Rollout, bake_key, history_key, pointer_key, rollout_key
@@ -291,8 +290,9 @@ class Invariants:
         if bake not in self._baked:
             self._baked[bake] = datetime.strptime(bake, f"{NAME}-%Y%m%dt%H%M%S").replace(tzinfo=UTC)
             day = [at for at in self._baked.values() if at > self._world.now() - BAKES_DAY]
-            if len(day) > DAILY_BUDGET:
-                self._violated(12, f"{bake} is bake {len(day)} within a day, {DAILY_BUDGET} are allowed")
+            allowed = self._world.fleet.policies.bakes.daily
+            if len(day) > allowed:
+                self._violated(12, f"{bake} is bake {len(day)} within a day, {allowed} are allowed")
 
     def _violated(self, number: int, what: str) -> None:
         self._world.violated(number, what)

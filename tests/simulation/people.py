@@ -9,7 +9,7 @@ import orjson
 
 from shared.cloud import Image
 from shared.ids import PROVEN_TAG
-from shared.records import Pause, Pointer, Release, current_release_key, pause_key, pointer_key, status_key
+from shared.records import Pause, Pointer, Release, config_key, current_release_key, pause_key, pointer_key, status_key
 from tests.simulation.fleet import BAD_VERSION, COMPONENT, NAME, VERSIONS
 from tests.simulation.operators import Deed
 
@@ -111,6 +111,15 @@ class People:
         """Somebody's script asks again and again."""
         for number in range(10):
             self._world.after(number * (20 + amount * 600), lambda: self._bake(amount))
+
+    def allow_bakes(self, daily: int) -> None:
+        """Describe the fleet anew, with so many bakes within a day."""
+        policies = self._world.fleet.policies
+        bakes = policies.bakes.model_copy(update={"daily": daily})
+        self._world.fleet = self._world.fleet.model_copy(
+            update={"policies": policies.model_copy(update={"bakes": bakes})}
+        )
+        self._write(config_key(NAME), self._world.fleet.model_dump_json(by_alias=True))
 
     def _release(self, amount: float) -> None:
         self.ask_release(VERSIONS[int(amount * len(VERSIONS))], rollout=self._chance.random() < 0.7)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from services.baker.decide import DAILY_BUDGET
 from services.baker.handler import Baker
 from shared.audit import Audits
 from shared.cloud import Instance, QueueMessage, Refused, Unavailable
 from shared.documents import Documents
 from shared.events import CommandChanged, ImageStateChanged, Incoming
+from shared.fleet import BakePolicy
 from shared.fleets import UnknownFleet
 from shared.ids import BAKE_TAG, PROVEN_TAG, ROLE_TAG
 from shared.messages import (
@@ -34,6 +34,7 @@ from tests.unit.spans import ids, parent, recording
 ID = "web-20260304t120000"
 REQUEST = ImageBakeRequested(fleet="web", time=START, by="ada", reason="new kernel")
 FULL = done("code", "compile", "health")
+DAILY = 6
 NOTHING = done("code", "compile", result="skipped") + done("health")
 Answer = Callable[[FleetWorld], None]
 
@@ -101,6 +102,11 @@ async def play(world: FleetWorld, agent: Path, answer: Answer = all_goes_well, m
         world.clock.step(outcome.after_s)
         answer(world)
     raise AssertionError("it never ends")
+
+
+def allow(world: FleetWorld, daily: int) -> None:
+    policies = world.fleet.policies.model_copy(update={"bakes": BakePolicy(daily=daily)})
+    world.describe(world.fleet.model_copy(update={"policies": policies}))
 
 
 async def bake(world: FleetWorld, name: str = ID) -> Bake:
@@ -218,19 +224,33 @@ async def test_a_fleet_has_no_more_bakes_a_day_than_its_budget_and_the_last_is_t
     world: FleetWorld, agent: Path
 ) -> None:
     """Found by the simulation, seed 173: a script that asked again and again had the night go without its bake."""
-    for _ in range(DAILY_BUDGET + 2):
+    allow(world, DAILY)
+    for _ in range(DAILY + 2):
         world.clock.step(minutes=10)
         await play(world, agent, message=REQUEST.model_copy(update={"time": world.now}))
-    assert len(of_role(world, "builder")) == DAILY_BUDGET - 1
+    assert len(of_role(world, "builder")) == DAILY - 1
     assert [alert.cause for alert in world.publisher.of(AlertRaised)] == ["bake-budget"]
     for _ in range(2):
         world.clock.step(minutes=10)
         nightly = REQUEST.model_copy(update={"time": world.now, "source": "baker", "by": "schedule"})
         await play(world, agent, message=nightly)
-    assert len(of_role(world, "builder")) == DAILY_BUDGET, "one place is the night's, and no more than one"
+    assert len(of_role(world, "builder")) == DAILY, "one place is the night's, and no more than one"
     world.clock.step(days=1)
     await play(world, agent, message=REQUEST.model_copy(update={"time": world.now}))
-    assert len(of_role(world, "builder")) == DAILY_BUDGET + 1
+    assert len(of_role(world, "builder")) == DAILY + 1
+
+
+async def test_a_person_who_needs_one_bake_more_today_raises_the_fleets_budget(world: FleetWorld, agent: Path) -> None:
+    allow(world, 1)
+    await play(world, agent)
+    assert not of_role(world, "builder"), "the one bake of the day is the night's"
+    [alert] = world.publisher.of(AlertRaised)
+    assert "policies.bakes.daily" in alert.reason
+    allow(world, 2)
+    world.clock.step(minutes=1)
+    await play(world, agent, message=REQUEST.model_copy(update={"time": world.now}))
+    assert len(of_role(world, "builder")) == 1
+    assert [cleared.cause for cleared in world.publisher.of(AlertCleared)] == ["bake-budget"]
 
 
 @pytest.mark.fault(10)
