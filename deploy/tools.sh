@@ -5,13 +5,17 @@ fail() {
     exit 2
 }
 
+# The distribution's own Python goes first: most that people compile themselves are without its optimisations, and a
+# quarter slower. Better one that can make virtual environments at once.
 find_python() {
-    for name in python3.11 python3.12 python3.13 python3; do
-        path=$(command -v "$name") || continue
-        if "$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            echo "$path"
-            return
-        fi
+    for needed in ensurepip sys; do
+        for name in /usr/bin/python3 python3.11 python3.12 python3.13 python3; do
+            path=$(command -v "$name") || continue
+            if "$path" -c "import $needed, sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then
+                echo "$path"
+                return
+            fi
+        done
     done
     fail "no Python 3.11 or newer on PATH; install one (Debian: apt-get install python3) and try again"
 }

@@ -73,12 +73,16 @@ class Reap:
     reason: str
 
 
+STOPPED, HELD = STOP_CAUSES = ("janitor-stopped", "retirement-held")
+"""The alerts of a stop: something is missing from what was seen; so many images are due that a person must approve."""
+
+
 @dataclass(frozen=True)
 class Stop:
-    """Touch nothing and call a person, who may approve of it where ``many`` images are due."""
+    """Touch nothing and call a person."""
 
     reason: str
-    many: bool = False
+    cause: str = STOPPED
 
 
 Action = Quarantine | Release | Retire | Reap
@@ -95,7 +99,7 @@ def clean(view: View) -> tuple[Action, ...] | Stop:
     at_once = [image for image in old if image.image not in approved]
     # One image alone says nothing about the view: a fleet's first bake may have failed.
     if len(at_once) > 1 and len(at_once) > MOST_DUE * len(ours):
-        return Stop(f"{len(at_once)} of {len(ours)} images are due at once, which is more than half", many=True)
+        return Stop(f"{len(at_once)} of {len(ours)} images are due at once, which is more than half", HELD)
     released = tuple(
         Release(each.image, keep[each.image]) for each in ours if each.image in keep and _quarantined(each)
     )

@@ -110,14 +110,20 @@ class Janitor:
     async def _see_to(self, view: View) -> str:
         fleet = view.fleet.fleet
         actions = decide.clean(view)
+        await self._tell_stop(fleet, actions if isinstance(actions, Stop) else None)
         if isinstance(actions, Stop):
-            await self._alerts.raise_alert(fleet, "janitor-stopped", actions.reason, _advice(fleet, actions))
             return f"nothing was touched: {actions.reason}"
-        await self._alerts.clear(fleet, "janitor-stopped")
         await self._announce(view.removals, partial(decide.happened, view))
         told = [await self._act(fleet, action) for action in actions]
         told += await self._expire(view)
         return "; ".join(told) or "nothing is due"
+
+    async def _tell_stop(self, fleet: str, stop: Stop | None) -> None:
+        for cause in decide.STOP_CAUSES:
+            if stop is None or stop.cause != cause:
+                await self._alerts.clear(fleet, cause)
+        if stop is not None:
+            await self._alerts.raise_alert(fleet, stop.cause, stop.reason, _advice(fleet, stop))
 
     async def _act(self, fleet: str, action: Action) -> str:
         match action:
@@ -230,6 +236,6 @@ def _approved(fleet: str, images: tuple[str, ...], old: Removals | None) -> Remo
 def _advice(fleet: str, stop: Stop) -> str:
     """Return the command that shows the images, and where they may be right to go the one that lets them."""
     see = f"aws ec2 describe-images --owners self --filters Name=tag:{FLEET_TAG},Values={fleet}"
-    if not stop.many:
+    if stop.cause != decide.HELD:
         return see
     return f"{see}  # and if they may go: {request_command(fleet, 'image.retirement.requested')}"

@@ -64,7 +64,7 @@ def fleet(servers: int) -> Fleet:
                 floor=max(1, servers // 2), unavailable=max(1, servers // 4), hourly=max(4, servers // 2)
             ),
             drain=DrainPolicy(seconds=30),
-            retention=RetentionPolicy(days=0.2, keep=2, quarantine_hours=0.5, builder_hours=4, records_days=20),
+            retention=RetentionPolicy(days=0.1, keep=1, quarantine_hours=0.5, builder_hours=4, records_days=20),
             chaos=ChaosPolicy(enabled=True, kills_per_day=3, hours=(6, 20), alarms=(INCIDENT,)),
             quarantine=Quarantine(hours=3),
         ),

@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from services.janitor.decide import HELD
 from shared.cloud import Image
 from shared.ids import PROVEN_TAG
-from shared.records import Pause, Pointer, Release, config_key, current_release_key, pause_key, pointer_key, status_key
+from shared.messages import AlertRaised
+from shared.records import (
+    Pause,
+    Pointer,
+    Release,
+    alert_key,
+    config_key,
+    current_release_key,
+    pause_key,
+    pointer_key,
+    status_key,
+)
 from tests.simulation.fleet import BAD_VERSION, COMPONENT, NAME, VERSIONS
 from tests.simulation.operators import Deed
 
@@ -38,6 +50,23 @@ class People:
         own = {"id": f"person-{self._asked}"} if self._chance.random() < 0.5 else {}
         body = {"type": kind, "fleet": NAME, **own, **fields}
         self._world.messaging.publish("commands", orjson.dumps(body).decode())
+
+    def called(self, alert: AlertRaised) -> None:
+        """Somebody is told: whoever is on call comes to it within hours."""
+        if alert.cause == HELD:
+            self._world.after(self._chance.uniform(600, 6 * 3600), self._come_to_it)
+
+    def _come_to_it(self) -> None:
+        """Answer, and look again later whether it came to anything, while there are days."""
+        if self.let_retire() and not self._world.trouble.at_rest:
+            self._world.after(3 * 3600, self._come_to_it)
+
+    def let_retire(self) -> bool:
+        """Say that images may go, where the janitor asks whether so many may; False: it does not ask."""
+        asks = self._world.bucket.get(alert_key(NAME, HELD)) is not None
+        if asks:
+            self.ask("image.retirement.requested", by="hal", reason="nobody needs them")
+        return asks
 
     def _rollback(self, amount: float) -> None:
         proven = self._proven()

@@ -22,7 +22,7 @@ from structlog.typing import EventDict
 
 from shared.aws.publisher import topic_of
 from shared.cloud import AlarmState, CloudError, Group, Image, StoredObject
-from shared.messages import BuilderReaped, ImageRetired, Message, ServerReplaced
+from shared.messages import AlertRaised, BuilderReaped, ImageRetired, Message, ServerReplaced
 from shared.names import SERVICES, ServiceName
 from shared.records import Pointer, config_key, pointer_key
 from shared.tracing import add_handled
@@ -300,6 +300,8 @@ class World:
                 self.announced.add((message.type, message.server))
             case ImageRetired():
                 self.announced.add((message.type, message.image))
+            case AlertRaised():
+                self.people.called(message)
         self.say("alert" if topic == "alerts" else "publish", process.name, body[:400])
         self.messaging.publish(topic, body, attributes)
 
