@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import mmap
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import accumulate
@@ -26,7 +26,7 @@ Goals = Mapping[Block, list[tuple[str, int, int, int]]]
 
 
 async def contents(objects: ObjectsPort, release: Manifest, entries: Iterable[Entry], folder: Path) -> dict[str, Text]:
-    """Return contents by their SHA-256, laid out in a folder: one pack at a time is in memory.
+    """Return contents by their SHA-256, laid out in a folder: two packs at a time are in memory.
 
     What cannot be had, takes reading too much, or is not what the manifest says, is left out: whoever asks only saves
     by what there is.
@@ -35,14 +35,20 @@ async def contents(objects: ObjectsPort, release: Manifest, entries: Iterable[En
         CloudError: S3 did not answer.
     """
     wanted = {entry.sha256: entry for entry in entries if entry.size}
-    goals_by_pack = _goals(release, wanted.values())
-    for pack in _worth_reading(release, goals_by_pack):
-        goals = goals_by_pack[pack]
-        stored = await objects.get(pack_key(release.component, pack))
-        if stored is not None:
-            await asyncio.to_thread(_unpack, stored.body, goals, folder)
+    await _unpack_all(objects, release, _goals(release, wanted.values()), folder)
     texts = await asyncio.gather(*(asyncio.to_thread(_content, folder / each, wanted[each]) for each in wanted))
     return {digest: text for digest, text in zip(wanted, texts, strict=True) if text is not None}
+
+
+async def _unpack_all(
+    objects: ObjectsPort, release: Manifest, goals_by_pack: Mapping[str, Goals], folder: Path
+) -> None:
+    """Unpack what is wanted of each pack while the next is read."""
+    unpacked: Awaitable[None] = asyncio.sleep(0)
+    for pack in _worth_reading(release, goals_by_pack):
+        _, stored = await asyncio.gather(unpacked, objects.get(pack_key(release.component, pack)))
+        unpacked = asyncio.to_thread(_unpack, stored.body, goals_by_pack[pack], folder) if stored else asyncio.sleep(0)
+    await unpacked
 
 
 def _worth_reading(release: Manifest, goals: Mapping[str, Goals]) -> list[str]:

@@ -53,7 +53,7 @@ async def make_delta(
     changes = compared(base.manifest, new.manifest)
     if len(changes.entries) + len(changes.removed) > MOST_ENTRIES:
         return None
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # A thread may be at work there when we give up.
         earlier = [old for _, old in changes.contents if isinstance(old, Entry)]
         texts = await contents(objects, base.manifest, earlier, Path(folder))
         return await asyncio.to_thread(_delta, base.digest, new.manifest, changes, texts, sources)

@@ -146,7 +146,7 @@ class Packing:
         self._tell(self._total - sum(file.size for file in new))
         waiting: list[_Compressed] = []
         with ThreadPoolExecutor(_WORKERS) as pool:
-            for compressed in _in_order(pool, self._blocks(new, earlier)):
+            for compressed in _in_order(pool, self._blocks(new, earlier, pool)):
                 waiting.append(compressed)
                 if sum(len(each.body) for each in waiting) >= PACK_BYTES:
                     yield _pack(waiting)
@@ -165,11 +165,13 @@ class Packing:
     def _files(self) -> Iterator[Source]:
         return (source for source in self.sources if source.kind == "file")
 
-    def _blocks(self, new: Sequence[Source], earlier: Mapping[str, Earlier]) -> Iterator[bytes]:
+    def _blocks(
+        self, new: Sequence[Source], earlier: Mapping[str, Earlier], pool: ThreadPoolExecutor
+    ) -> Iterator[bytes]:
         """Yield the texts of blocks. Small files come first, so that they share theirs."""
         for file in sorted(new, key=lambda file: file.is_large):
             if self.digests[file.path] not in self._places:
-                yield from self._large(file, earlier.get(file.path)) if file.is_large else self._small(file)
+                yield from self._large(file, earlier.get(file.path), pool) if file.is_large else self._small(file)
             self._tell(file.size)
         yield from self._close()
 
@@ -189,12 +191,13 @@ class Packing:
     def _total(self) -> int:
         return sum(source.size for source in self.sources)
 
-    def _large(self, file: Source, earlier: Earlier | None) -> Iterator[bytes]:
+    def _large(self, file: Source, earlier: Earlier | None, pool: ThreadPoolExecutor) -> Iterator[bytes]:
         if earlier is not None and file.size <= MATCHED_BYTES:
             text = read_source(file)
+            hashing = pool.submit(hashlib.sha256, text)  # Meanwhile, for it takes about as long.
             place = edited_place(earlier, text)
             if place is not None:
-                yield from self._edited(file, text, place)
+                yield from self._edited(file, text, hashing.result().hexdigest(), place)
                 return
         yield from self._close()
         first, read = self._texts, hashlib.sha256()
@@ -206,7 +209,7 @@ class Packing:
             yield piece
         self._placed(file, read.hexdigest(), tuple(Part(first + n, 0, size) for n, size in enumerate(sizes)))
 
-    def _edited(self, file: Source, text: bytes, place: Sequence[Part | Fresh]) -> Iterator[bytes]:
+    def _edited(self, file: Source, text: bytes, read: str, place: Sequence[Part | Fresh]) -> Iterator[bytes]:
         """Pack what is new of an edited file."""
         parts: list[Part] = []
         for each in place:
@@ -217,7 +220,7 @@ class Packing:
                 part, full = self._put(text[at : min(at + BLOCK_BYTES, each.start + each.length)])
                 yield from full
                 parts.append(part)
-        self._placed(file, hashlib.sha256(text).hexdigest(), tuple(parts))
+        self._placed(file, read, tuple(parts))
 
     def _placed(self, file: Source, found: str, place: Place) -> None:
         if found != self.digests[file.path]:
