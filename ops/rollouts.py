@@ -10,7 +10,7 @@ from shared import pauses
 from shared.aws import Cloud
 from shared.clock import Clock
 from shared.cloud import Group
-from shared.components import Components, Standing, alert_cause
+from shared.components import Components, Standing
 from shared.documents import Documents
 from shared.fleet import Fleet
 from shared.fleets import Fleets
@@ -161,7 +161,7 @@ async def explain(cloud: Cloud, components: Components, clock: Clock, name: str)
         "components": [_component(each) for each in standings.values()],
         "rollout": {"state": rollout.state, "number": rollout.number, "why": rollout.why} if rollout else None,
         "paused": pauses.sentence(pause) if pause and pauses.stands(pause, clock.now()) else "",
-        "alerts": await _alerts(documents, name, standings),
+        "alerts": await _alerts(documents, name),
         "budget": _budget(fleet, status, clock.now()),
         "refused": [
             f"{each.type} of {each.server} by {each.by} at {each.at:%Y-%m-%d %H:%M:%S}: {each.reason}"
@@ -199,17 +199,12 @@ def _component(standing: Standing) -> dict[str, object]:
     }
 
 
-async def _alerts(documents: Documents, fleet: str, standings: dict[str, Standing]) -> list[dict[str, object]]:
+async def _alerts(documents: Documents, fleet: str) -> list[dict[str, object]]:
     """Return the alerts that stand, each with what to look at or type next."""
-    found: list[dict[str, object]] = []
-    commands = {
-        alert_cause(name): f"python -m ops release undo --fleet {fleet} --component {name}" for name in standings
-    }
-    commands |= {"rollout-stopped": f"python -m ops rollout show {fleet}"}
-    for alarm in await documents.all(Alarm, alert_key(fleet, "").removesuffix(".json")):
-        next_one = commands.get(alarm.cause, show_command(alert_key(fleet, alarm.cause)))
-        found.append({"cause": alarm.cause, "reason": alarm.reason, "next": next_one})
-    return found
+    return [
+        {"cause": each.cause, "reason": each.reason, "next": each.next or show_command(alert_key(fleet, each.cause))}
+        for each in await documents.all(Alarm, alert_key(fleet, "").removesuffix(".json"))
+    ]
 
 
 def _budget(fleet: Fleet, status: FleetStatus | None, now: datetime) -> dict[str, object]:

@@ -35,7 +35,7 @@ class Alerts:
         """
         key = alert_key(fleet, cause)
         now = self._clock.now()
-        alarm = Alarm(fleet=fleet, cause=cause, reason=reason, raised=now)
+        alarm = Alarm(fleet=fleet, cause=cause, reason=reason, next=next_command, raised=now)
         standing = await self._documents.get(Alarm, key)  # it stands already, mostly: a read costs less than a write
         if standing is None:
             standing = await self._documents.create(key, alarm) or await self._documents.get(Alarm, key)

@@ -405,6 +405,8 @@ class Alarm(Record):
     fleet: FleetName
     cause: str
     reason: str
+    next: str = ""
+    """What to look at or type; none where the alert was raised before this was kept."""
     raised: datetime
     announced: bool = False
     """Whether it was published; until then whoever raises it again publishes it."""

@@ -6,7 +6,7 @@ import pytest
 
 from ops.rollouts import explain, explain_server, show
 from ops.showing import _table, _told
-from shared.records import FleetStatus, Refusal, status_key
+from shared.records import FleetStatus, Refusal, alert_key, status_key
 from tests.unit.fleetworld import breaks
 from tests.unit.services.test_rollout import SERVERS, Play, begin, serving
 
@@ -51,7 +51,7 @@ async def test_a_stopped_rollout_shows_who_failed_and_why_and_explain_says_what_
     assert (component["current"], component["good"], component["launches_use"]) == ("2", "1", "1")
     assert "compile failed" in component["broken"]
     [alert] = found["alerts"]
-    assert alert["next"] == "python -m ops release undo --fleet web --component monolith"
+    assert alert["next"].startswith("python -m ops release set --fleet web --component monolith --version 1  # back")
     assert found["strength"] == {"wanted": 3, "in_service": 3, "healthy": 3, "state": "converged"}
     assert found["budget"]["left"] == "19 of 20 within the hour; 2 healthy servers above the floor"
     told = "\n".join(_told(found))
@@ -59,6 +59,17 @@ async def test_a_stopped_rollout_shows_who_failed_and_why_and_explain_says_what_
     server = await explain_server(world.cloud, "web", SERVERS[0])
     assert server["update"].startswith("rollout 1: undone")
     assert [each["result"] for each in server["attempts"]] == ["failed", "failed", "ok"]
+
+
+async def test_an_alert_is_explained_with_the_command_that_people_were_sent() -> None:
+    world = await serving()
+    await world.alerts.raise_alert("web", "retirement-held", "5 of 6 images are due at once", "aws sns publish ...")
+    world.objects.bodies[alert_key("web", "old")] = (
+        b'{"schema":1,"fleet":"web","cause":"old","reason":"it was raised long ago","raised":"2026-03-04T00:00:00Z"}'
+    )
+    old, held = (await explain(world.cloud, world.components, world.clock, "web"))["alerts"]
+    assert held["next"] == "aws sns publish ..."
+    assert alert_key("web", "old") in old["next"]
 
 
 async def test_a_fleet_at_rest_is_explained_too() -> None:
