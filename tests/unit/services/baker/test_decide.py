@@ -56,6 +56,12 @@ def test_a_bake_begins_with_the_stock_image_and_a_builder_from_it() -> None:
     assert (action.role, action.image) == ("builder", STOCK)
 
 
+def test_a_bake_that_was_overtaken_ends_before_it_has_a_builder_and_goes_on_once_it_has_one() -> None:
+    without = replace(sight(stock=STOCK), overtaken_by="web-20260304t130000")
+    assert decide(without) == Fail("bake web-20260304t130000 took its place before it had a builder")
+    assert not isinstance(decide(replace(sight(stock=STOCK, builder=BUILDER), overtaken_by="web-1")), Fail)
+
+
 @pytest.mark.fault(24)
 def test_a_builder_that_ec2_does_not_show_is_waited_for_and_a_dead_one_fails_the_bake() -> None:
     assert isinstance(decide(sight(stock=STOCK, builder=None)), Wait)

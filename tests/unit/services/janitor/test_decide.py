@@ -13,7 +13,8 @@ from services.janitor import decide
 from services.janitor.decide import Action, Quarantine, Reap, Release, Retire, Stop, View
 from shared.cloud import Group, Image, Instance, TemplateVersion
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, QUARANTINE_TAG, ROLE_TAG
-from shared.records import Bake, Pause, Pointer
+from shared.messages import BuilderReaped, ImageRetired, ImageRetirementRequested
+from shared.records import Bake, Pause, Pointer, Removals
 from tests.fakes import START
 from tests.unit.services.making import WEB, fleet, group, image, image_id, instance, member, server
 
@@ -46,6 +47,7 @@ def view(
     pause: Pause | None = None,
     retention: Mapping[str, object] | None = None,
     now: datetime = START,
+    removals: Removals | None = None,
 ) -> View:
     return View(
         fleet=fleet({"retention": retention or {"keep": 1}}),
@@ -58,6 +60,7 @@ def view(
         instances=instances,
         pause=pause,
         now=now,
+        removals=removals,
     )
 
 
@@ -344,6 +347,35 @@ def test_two_of_two_are_too_many_and_half_of_them_are_not() -> None:
     assert due(half) == {image_id(3), image_id(4)}
     foreign = [image(number, tags={FLEET_TAG: "other"}) for number in (5, 6, 7, 8, 9)]
     assert isinstance(decide.clean(view([image(1), image(2), *foreign])), Stop)
+
+
+def test_more_than_half_of_the_images_wait_for_a_person_and_those_that_were_approved_are_not_counted() -> None:
+    crowd = [image(number) for number in (1, 2, 3, 4)]
+    stop = decide.clean(view(crowd, instances=[instance(1, image=1)]))
+    assert isinstance(stop, Stop)
+    assert stop.cause == "retirement-held"
+    one = Removals(fleet=WEB, approved=(image_id(2),))
+    assert due(view(crowd, instances=[instance(1, image=1)], removals=one)) == {image_id(2), image_id(3), image_id(4)}
+    incomplete = decide.clean(view(crowd, seen=group(managed=False)))
+    assert isinstance(incomplete, Stop)
+    assert incomplete.cause == "janitor-stopped"
+
+
+def test_an_approval_is_good_for_an_hour() -> None:
+    approval = ImageRetirementRequested(fleet=WEB, by="ann", time=START)
+    assert decide.too_late(approval, START + timedelta(hours=1)) is None
+    told = decide.too_late(approval, START + timedelta(hours=1, seconds=1))
+    assert told == f"it was asked for at {START:%Y-%m-%d %H:%M} UTC; look again at what is due, and ask anew"
+
+
+def test_a_retirement_and_a_reaping_have_happened_once_their_target_is_gone() -> None:
+    retired = ImageRetired(fleet=WEB, image=image_id(1))
+    assert decide.happened(view([image(2)]), retired)
+    assert not decide.happened(view([image(1)]), retired)
+    reaped = BuilderReaped(fleet=WEB, server=server(1))
+    assert decide.happened(view([]), reaped)
+    assert decide.happened(view([], instances=[instance(1, "terminated")]), reaped)
+    assert not decide.happened(view([], instances=[instance(1)]), reaped)
 
 
 def test_a_reaped_builder_is_told_with_its_role_and_its_age() -> None:
