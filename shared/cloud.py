@@ -96,6 +96,14 @@ class Group:
         """Return the member with this id, or None."""
         return next((member for member in self.members if member.server == server), None)
 
+    def waiting_before(self, server: str) -> int:
+        """Count the members that are being launched and have their turn before this one: by their ids, which all see.
+
+        One that is launched later and has a lower id is let in beside those that began.
+        """
+        launching = (LifecycleState.PENDING, LifecycleState.PENDING_WAIT)
+        return sum(member.server < server for member in self.members if member.state in launching)
+
 
 @dataclass(frozen=True)
 class Instance:

@@ -131,6 +131,9 @@ class LaunchPolicy(_Described):
     """From the hook to service; past it the launch is given up."""
     heartbeat: int = Field(default=300, ge=30, le=7200)
     """The launch hook's timeout; the provisioner restarts it three times as often."""
+    at_once: int = Field(default=100, ge=1, le=1000)
+    """Servers that are provisioned at the same time; others wait for their turn in their hooks. After an outage Auto
+    Scaling launches all that are missing together, and all would ask for the same code at once."""
     tries: int = Field(default=3, ge=1, le=100)
     """Launches in a row that may fail with the same image and releases. After them servers are not given up any more:
     they wait in their hooks and try again every few minutes, until the image or a release is another."""

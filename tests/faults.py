@@ -158,7 +158,6 @@ FAULTS: Mapping[int, Fault] = {
         "Every server is relaunched at once after an outage",
         "As many launches as servers were lost, calls within their budget, and so many at once",
         (_S,),
-        waits="a cap on launches at once: Auto Scaling makes up for all that is lost together, and nothing spreads it",
     ),
     35: Fault(
         "A pause, and a restart of those who must keep it", "A pause is a document, read before every kill", (_S,)

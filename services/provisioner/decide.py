@@ -37,6 +37,8 @@ class Sight:
     instance: Instance | None
     launch: Launch | None
     failures: Failures | None = None
+    ahead: int = 0
+    """How many of the servers that wait in their hooks have their turn before this one."""
     offered: str = ""
     """The image that the group launches from now; read only where launches failed before."""
 
@@ -68,6 +70,14 @@ class Probe:
 @dataclass(frozen=True)
 class Wait:
     """AWS has to show more before anything can be done."""
+
+    after_s: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class AwaitTurn:
+    """Keep the hook open: as many as may are being provisioned."""
 
     after_s: int
     reason: str
@@ -149,7 +159,7 @@ class Close:
     reason: str
 
 
-Action = Nothing | Probe | Wait | Claim | Run | Finish | Judge | GiveUp | Hold | Close
+Action = Nothing | Probe | Wait | AwaitTurn | Claim | Run | Finish | Judge | GiveUp | Hold | Close
 
 
 def decide(sight: Sight) -> Action:
@@ -217,6 +227,9 @@ def _unclaimed(sight: Sight) -> Action:
         return Nothing(f"{sight.server} does not wait in its launch hook: {sight.member.state}")
     if sight.instance is None or not sight.instance.address:
         return Wait(1, f"EC2 does not show {sight.server} with an address yet")
+    policy = sight.fleet.policies.launch
+    if sight.ahead >= policy.at_once:
+        return AwaitTurn(beat_s(policy), f"{sight.server} waits for its turn, after {sight.ahead} others")
     return Claim(sight.instance.image, sight.instance.launched, f"{sight.server} waits in its launch hook")
 
 

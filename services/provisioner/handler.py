@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from services.provisioner.decide import (
+    AwaitTurn,
     Claim,
     Close,
     FallBack,
@@ -181,6 +182,7 @@ class Provisioner:
             instance=(await self._servers.instances([server])).get(server),
             launch=launch,
             failures=failures,
+            ahead=group.waiting_before(server),
             offered=offered,
         )
 
@@ -202,6 +204,9 @@ class Provisioner:
                 return LookAgain(action.after_s, action.reason)
             case Probe():
                 return await self._probe(sight, action)
+            case AwaitTurn():
+                await self._groups.heartbeat(sight.fleet.fleet, sight.server, LAUNCH_HOOK)
+                return LookAgain(action.after_s, action.reason)
             case Claim():
                 await self._claim(sight, action)
                 return None

@@ -244,12 +244,14 @@ def is_to_be_claimed(instance: Instance, now: datetime) -> bool:
 def _unclaimed(view: View) -> tuple[AnnounceUnclaimed, ...]:
     waiting = [each.server for each in view.group.members if each.state == LifecycleState.PENDING_WAIT]
     known = {server: view.instances[server] for server in waiting if server in view.instances}
+    at_once = view.fleet.policies.launch.at_once
     return tuple(
         AnnounceUnclaimed(
             server, f"waits since {(view.now - instance.launched).total_seconds():.0f} s and nobody took it up"
         )
         for server, instance in known.items()
         if server not in view.claimed and is_to_be_claimed(instance, view.now)
+        if view.group.waiting_before(server) < at_once  # else it waits for its turn
     )
 
 

@@ -13,13 +13,14 @@ import pytest
 from shared.fleet import Fleet
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
 from shared.names import SERVICES
-from shared.records import Pause, history_key, pause_key
+from shared.records import Pause, history_key, launch_key, pause_key
 from tests.simulation.faults import Fault
 from tests.simulation.fleet import NAME, VERSIONS, ZONES
 from tests.simulation.loop import START
 from tests.simulation.machines import STOCK
 from tests.simulation.operators import Deed
 from tests.simulation.process import Process
+from tests.simulation.rest import at_rest
 from tests.simulation.staged import ONCE, Rule, StagedWorld, alert_stands, play_staged, staged
 
 pytestmark = pytest.mark.timeout(600)
@@ -510,6 +511,11 @@ def test_a_server_that_answers_badly_now_and_then_is_left_alone() -> None:
         world.ec2.machines[server].trouble = ""
 
 
+def two_at_once(fleet: Fleet) -> Fleet:
+    launch = fleet.policies.launch.model_copy(update={"at_once": 2})
+    return fleet.model_copy(update={"policies": fleet.policies.model_copy(update={"launch": launch})})
+
+
 @pytest.mark.fault(34)
 def test_a_fleet_that_is_lost_at_once_is_made_up_with_one_launch_for_each_server() -> None:
     with staged(servers=8) as world:
@@ -518,6 +524,27 @@ def test_a_fleet_that_is_lost_at_once_is_made_up_with_one_launch_for_each_server
         world.come_to_rest(lambda: len(world.serving()) == 8)
         assert len(world.told("launched")) == 8
         assert len(world.alerts()) <= 1
+
+
+@pytest.mark.fault(34)
+def test_of_servers_that_are_launched_together_so_many_are_provisioned_at_once_and_the_others_wait_for_their_turn() -> (
+    None
+):
+    with staged(servers=8, change=two_at_once) as world:
+        for server in world.serving():
+            world.ec2.vanish(server)
+        taken_up, waiting = 0, 0
+        while at_rest(world) or len(world.serving()) < 8:
+            world.pass_time(minutes=0.05)
+            hooks = [each.server for each in world.group().members if each.state == "Pending:Wait"]
+            launches = [world.bucket.get(launch_key(NAME, server)) for server in hooks]
+            taken_up = max(taken_up, len(launches) - launches.count(None))
+            waiting = max(waiting, launches.count(None))
+            assert world.loop.time() - world.prepared < 4 * 3600
+        assert taken_up == 2
+        assert waiting > 2
+        assert len(world.told("launched")) == 8
+        assert not any("unclaimed" in text for text in world.told("publish"))
 
 
 # People, alarms and clocks

@@ -8,6 +8,7 @@ import pytest
 
 from services.provisioner.decide import (
     Action,
+    AwaitTurn,
     Claim,
     Close,
     FallBack,
@@ -59,6 +60,15 @@ OK = attempt(result="ok")
 
 def test_a_waiting_server_without_a_record_is_claimed_with_its_image() -> None:
     assert decide(replace(SEEN, launch=None)) == Claim(STOCK, RUNNING.launched, f"{FIRST} waits in its launch hook")
+
+
+@pytest.mark.fault(34)
+def test_a_server_waits_for_its_turn_in_its_hook_while_as_many_as_may_are_before_it() -> None:
+    unclaimed = replace(SEEN, launch=None)
+    assert isinstance(decide(replace(unclaimed, ahead=99)), Claim)
+    turn = decide(replace(unclaimed, ahead=100))
+    assert turn == AwaitTurn(100, f"{FIRST} waits for its turn, after 100 others")
+    assert isinstance(decide(replace(SEEN, ahead=100)), Run), "one that was taken up goes on"
 
 
 def test_a_server_that_the_group_does_not_show_is_probed_and_one_past_its_hook_left_alone() -> None:

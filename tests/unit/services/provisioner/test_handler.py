@@ -143,6 +143,24 @@ async def test_what_waits_for_the_server_is_looked_at_every_second_and_with_a_he
     assert len(world.groups.called("heartbeat")) == 1
 
 
+@pytest.mark.fault(34)
+async def test_a_server_whose_turn_has_not_come_is_kept_in_its_hook_and_taken_up_once_those_before_it_are_through(
+    world: FleetWorld, agent: Path
+) -> None:
+    launch = world.fleet.policies.launch.model_copy(update={"at_once": 1})
+    policies = world.fleet.policies.model_copy(update={"launch": launch})
+    world.describe(world.fleet.model_copy(update={"policies": policies}))
+    before = "i-00000000"
+    world.server(before, state="Pending")
+    turn = await make(world, agent).handle(LAUNCHING)
+    assert turn == LookAgain(100, f"{FIRST} waits for its turn, after 1 others")
+    assert len(world.groups.called("heartbeat")) == 1
+    assert world.commands.sent == []
+    world.groups.change("web", before, state="InService")
+    await make(world, agent).handle(LAUNCHING)
+    assert [each.server for each in world.commands.sent] == [FIRST]
+
+
 async def test_while_the_plan_runs_the_hook_is_kept_alive(world: FleetWorld, agent: Path) -> None:
     first = await make(world, agent).handle(LAUNCHING)
     second = await make(world, agent).handle(LAUNCHING)

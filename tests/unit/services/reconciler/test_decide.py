@@ -571,6 +571,13 @@ def test_an_unclaimed_launch_is_told_between_half_a_minute_and_three_minutes(age
     assert not decide.sweep(replace(seen, instances={}))
 
 
+def test_a_launch_that_waits_for_its_turn_is_not_unclaimed() -> None:
+    seen = view(group(member(1, "Pending:Wait"), member(2, "Pending:Wait"), member(3)))
+    waiting = {server(number): instance(number, launched=START - timedelta(seconds=60)) for number in (1, 2)}
+    one_at_once = replace(seen, instances=waiting, fleet=fleet({"launch": {"at_once": 1}}))
+    assert [each.server for each in decide.sweep(one_at_once) if isinstance(each, AnnounceUnclaimed)] == [server(1)]
+
+
 @pytest.mark.parametrize(("hours", "ends"), [(71.99, False), (72, True)])
 def test_quarantine_ends_with_its_last_hour(hours: float, ends: bool) -> None:
     tag = (START - timedelta(hours=hours)).isoformat()
