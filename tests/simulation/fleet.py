@@ -59,7 +59,7 @@ def fleet(servers: int) -> Fleet:
             namespace="Web", metric="Load", high=75, low=35, step=min(100, max(1, servers // 5)), cooldown=600
         ),
         policies=Policies(
-            launch=LaunchPolicy(attempts=2, deadline=7200, heartbeat=300),
+            launch=LaunchPolicy(attempts=2, deadline=7200, heartbeat=300, at_once=1000),
             disruption=DisruptionPolicy(
                 floor=max(1, servers // 2), unavailable=max(1, servers // 4), hourly=max(4, servers // 2)
             ),
