@@ -38,7 +38,7 @@ class Sight:
     launch: Launch | None
     failures: Failures | None = None
     ahead: int = 0
-    """How many of the servers that wait in their hooks have their turn before this one."""
+    """How many members that are being launched have their turn before this one."""
     offered: str = ""
     """The image that the group launches from now; read only where launches failed before."""
 
@@ -229,7 +229,7 @@ def _unclaimed(sight: Sight) -> Action:
         return Wait(1, f"EC2 does not show {sight.server} with an address yet")
     policy = sight.fleet.policies.launch
     if sight.ahead >= policy.at_once:
-        return AwaitTurn(beat_s(policy), f"{sight.server} waits for its turn, after {sight.ahead} others")
+        return AwaitTurn(beat_s(policy), f"{sight.server} waits for its turn: {sight.ahead} before it")
     return Claim(sight.instance.image, sight.instance.launched, f"{sight.server} waits in its launch hook")
 
 

@@ -67,7 +67,7 @@ def test_a_server_waits_for_its_turn_in_its_hook_while_as_many_as_may_are_before
     unclaimed = replace(SEEN, launch=None)
     assert isinstance(decide(replace(unclaimed, ahead=99)), Claim)
     turn = decide(replace(unclaimed, ahead=100))
-    assert turn == AwaitTurn(100, f"{FIRST} waits for its turn, after 100 others")
+    assert turn == AwaitTurn(100, f"{FIRST} waits for its turn: 100 before it")
     assert isinstance(decide(replace(SEEN, ahead=100)), Run), "one that was taken up goes on"
 
 

@@ -153,7 +153,7 @@ async def test_a_server_whose_turn_has_not_come_is_kept_in_its_hook_and_taken_up
     before = "i-00000000"
     world.server(before, state="Pending")
     turn = await make(world, agent).handle(LAUNCHING)
-    assert turn == LookAgain(100, f"{FIRST} waits for its turn, after 1 others")
+    assert turn == LookAgain(100, f"{FIRST} waits for its turn: 1 before it")
     assert len(world.groups.called("heartbeat")) == 1
     assert world.commands.sent == []
     world.groups.change("web", before, state="InService")
