@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from shared import quarantine
 from shared.cloud import Group, GroupMember, Image, Instance
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG
 from shared.messages import ImagePinRequested, ImageRollbackRequested, MembershipChanged
@@ -18,6 +19,10 @@ PROMOTER = "registry"
 
 REVERT = "revert-of-"
 """How the request of a pointer begins that went back by itself."""
+
+MARGIN = timedelta(hours=1)
+"""So long before its quarantine ends an image counts as gone: what the janitor does takes effect late, and clocks
+differ. Until then whatever comes to refer to it keeps it."""
 
 SAME_REQUEST = timedelta(minutes=10)
 """SNS may deliver a request twice, as two messages: the same person's same one again so soon is the same one."""
@@ -96,6 +101,14 @@ def refusal(fleet: str, wanted: str, image: Image | None) -> str | None:
     if image.tags.get(PROVEN_TAG) != "true":
         return f"{wanted} has not passed a proof launch: it lacks the tag {PROVEN_TAG}=true"
     return None
+
+
+def lasting(image: Image, quarantine_hours: float, now: datetime) -> Image:
+    """Return the image; one that the janitor may be retiring by now is not ``available`` any more. Pure."""
+    since, keep = quarantine.since(image.tags), timedelta(hours=quarantine_hours)
+    if since is None or now - since < keep - min(MARGIN, keep / 2):
+        return image
+    return replace(image, state="about to be retired")
 
 
 def may_lag(fleet: str, image: Image) -> bool:

@@ -6,6 +6,7 @@ from services.registry.images import Images
 from services.registry.members import Members
 from services.registry.releases import ReleaseRequests
 from shared.events import Incoming, LifecycleAction, ObjectChanged
+from shared.fleet import Fleet
 from shared.fleets import Fleets, UnknownFleet
 from shared.messages import (
     ImagePinRequested,
@@ -58,8 +59,7 @@ class Registry:
                 | ReleaseSetRequested()
                 | ReleaseUndoRequested()
             ):
-                await self._fleets.get(incoming.fleet)
-                return await self._asked(incoming)
+                return await self._asked(await self._fleets.get(incoming.fleet), incoming)
             case ServerUpdateGranted() | ServerUpdated() | ServerUpdateFailed():
                 return await self._update(incoming)
             case LifecycleAction(transition="terminating", hook=hook) if hook == TERMINATE_HOOK:
@@ -75,16 +75,16 @@ class Registry:
             return await self._members.updating(await self._fleets.get(message.fleet), message)
         return await self._members.updated(message)
 
-    async def _asked(self, message: Request) -> Outcome:
+    async def _asked(self, fleet: Fleet, message: Request) -> Outcome:
         match message:
             case ReleaseSetRequested() | ReleaseUndoRequested():
                 return await self._releases.asked(message)
             case ImageReady():
-                return await self._images.ready(message)
+                return await self._images.ready(fleet, message)
             case ImageRollbackRequested():
-                return await self._images.roll_back(message)
+                return await self._images.roll_back(fleet, message)
             case ImagePinRequested():
-                return await self._images.pin(message)
+                return await self._images.pin(fleet, message)
             case ServerReady():
                 return await self._members.ready(message)
 
@@ -100,11 +100,11 @@ class Registry:
         if len(parts) != 3 or key != pointer_key(parts[1]):
             return Done("no pointer was written")
         fleet = await self._fleets.get(parts[1])
-        await self._images.sweep(fleet.fleet, fleet.policies.launch.tries)
+        await self._images.sweep(fleet)
         return Done(f"looked at the pointer of {fleet.fleet}")
 
     async def _sweep(self, name: str) -> str:
         fleet = await self._fleets.get(name)
         await self._members.sweep(fleet)
-        await self._images.sweep(name, fleet.policies.launch.tries)
+        await self._images.sweep(fleet)
         return "its members and its pointer were looked at"

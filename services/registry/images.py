@@ -14,6 +14,7 @@ from services.registry.decide import (
     Refuse,
     adopted,
     in_force,
+    lasting,
     may_lag,
     newest,
     pin,
@@ -27,8 +28,9 @@ from services.registry.decide import (
 from services.registry.pointers import Pointers
 from shared.alerts import REASON_LIMIT, Alerts
 from shared.clock import Clock
-from shared.cloud import Conflict, NotFound, PublisherPort, ServersPort
+from shared.cloud import Conflict, Image, NotFound, PublisherPort, ServersPort
 from shared.documents import CorruptDocument, Documents
+from shared.fleet import Fleet
 from shared.hints import BUCKET, show_command
 from shared.ids import BAKE_TAG, PROVEN_TAG
 from shared.messages import ImagePinRequested, ImagePromoted, ImageReady, ImageRollbackRequested
@@ -70,10 +72,10 @@ class Images:
         self._alerts = alerts
         self._clock = clock
 
-    async def ready(self, message: ImageReady) -> Outcome:
+    async def ready(self, fleet: Fleet, message: ImageReady) -> Outcome:
         """Promote a bake's image, if everything that the message says is so in AWS and nothing newer stands."""
         bake = await self._documents.get(Bake, bake_key(message.fleet, message.bake))
-        image = await self._servers.image(message.image)
+        image = await self._image(fleet, message.image)
         if bake is None or bake.image != message.image or bake.stage != "ready":
             return Reject(f"no bake {message.bake} of {message.fleet} ended with {message.image}")
         if image is None:
@@ -83,57 +85,68 @@ class Images:
             why_not = f"{message.image} is not tagged as made by bake {message.bake}"
         if why_not is not None:
             return Retry(why_not) if may_lag(message.fleet, image) else Reject(why_not)
-        return await self._moved(message.fleet, self._promotion_of(bake, message.image))
+        return await self._moved(fleet, self._promotion_of(bake, message.image))
 
-    async def roll_back(self, request: ImageRollbackRequested) -> Outcome:
+    async def roll_back(self, fleet: Fleet, request: ImageRollbackRequested) -> Outcome:
         """Go back to the image that is asked for, or to the one before."""
 
         async def choose(found: Found) -> Move | Keep | Refuse:
             history = await self._pointers.history(request.fleet)
-            images = {image.image: image for image in await self._servers.images(request.fleet)}
+            images = {image.image: image for image in await self._images(fleet)}
             return rollback(request, found.pointer, history, images, self._clock.now())
 
-        return await self._moved(request.fleet, choose)
+        return await self._moved(fleet, choose)
 
-    async def pin(self, request: ImagePinRequested) -> Outcome:
+    async def pin(self, fleet: Fleet, request: ImagePinRequested) -> Outcome:
         """Hold the pointer at an image, or let it go."""
 
         async def choose(found: Found) -> Move | Keep | Refuse:
             history = await self._pointers.history(request.fleet)
-            image = await self._servers.image(request.image) if request.image else None
+            image = await self._image(fleet, request.image) if request.image else None
             return pin(request, found.pointer, history, image, self._clock.now())
 
-        return await self._moved(request.fleet, choose)
+        return await self._moved(fleet, choose)
 
-    async def sweep(self, fleet: str, tries: int) -> None:
+    async def sweep(self, fleet: Fleet) -> None:
         """Adopt an edit by hand, finish what was cut off, promote what was missed, repair the launch template.
 
-        After ``tries`` launches in a row that failed for the image's sake, the pointer goes back by itself, once.
+        After so many launches in a row that failed for the image's sake, the pointer goes back by itself, once.
         """
+        name = fleet.fleet
         try:
             found = await self._settled(fleet)
         except Unreadable:
             return
-        await self._revert(fleet, found, tries)
-        image = newest(await self._servers.images(fleet), fleet)
-        bake = await self._documents.get(Bake, bake_key(fleet, image.tags[BAKE_TAG])) if image else None
+        await self._revert(fleet, found)
+        image = newest(await self._images(fleet), name)
+        bake = await self._documents.get(Bake, bake_key(name, image.tags[BAKE_TAG])) if image else None
         if image is not None and bake is not None and (bake.stage, bake.image) == ("ready", image.image):
             await self._moved(fleet, self._promotion_of(bake, image.image))
-            found = await self._pointers.look(fleet)
+            found = await self._pointers.look(name)
         if found.pointer is not None and standing(found) == "settled":
-            await self._align(fleet, found.pointer)
-            await self._alerts.clear(fleet, ALERT)
+            await self._align(name, found.pointer)
+            await self._alerts.clear(name, ALERT)
             if not found.pointer.request.startswith(REVERT):
-                await self._alerts.clear(fleet, REVERTED)
+                await self._alerts.clear(name, REVERTED)
 
-    async def _revert(self, fleet: str, found: Found, tries: int) -> None:
+    async def _images(self, fleet: Fleet) -> list[Image]:
+        return [self._lasting(fleet, image) for image in await self._servers.images(fleet.fleet)]
+
+    async def _image(self, fleet: Fleet, wanted: str) -> Image | None:
+        image = await self._servers.image(wanted)
+        return self._lasting(fleet, image) if image else None
+
+    def _lasting(self, fleet: Fleet, image: Image) -> Image:
+        return lasting(image, fleet.policies.retention.quarantine_hours, self._clock.now())
+
+    async def _revert(self, fleet: Fleet, found: Found) -> None:
         """Take a bad image's proof away and go back; in this order, so that nothing promotes it again."""
-        pointer = found.pointer
-        failures = await self._documents.get(Failures, failures_key(fleet))
+        name, pointer = fleet.fleet, found.pointer
+        failures = await self._documents.get(Failures, failures_key(name))
         if pointer is None or pointer.bake is None or failures is None:
             return
-        bake = await self._documents.get(Bake, bake_key(fleet, pointer.bake))
-        reason = to_blame(pointer, bake, failures, tries)
+        bake = await self._documents.get(Bake, bake_key(name, pointer.bake))
+        reason = to_blame(pointer, bake, failures, fleet.policies.launch.tries)
         if reason is None or isinstance(await self._way_back(fleet, pointer, reason), Keep):
             return
         await self._servers.tag(pointer.image, {PROVEN_TAG: "false"})
@@ -143,13 +156,13 @@ class Images:
             return await self._way_back(fleet, pointer, reason) if same else Keep("somebody moved the pointer")
 
         done = await self._moved(fleet, choose)
-        command = show_command(bake_key(fleet, pointer.bake))
-        await self._alerts.raise_alert(fleet, REVERTED, f"{pointer.image}: {reason}; {done.why}", command)
+        command = show_command(bake_key(name, pointer.bake))
+        await self._alerts.raise_alert(name, REVERTED, f"{pointer.image}: {reason}; {done.why}", command)
 
-    async def _way_back(self, fleet: str, pointer: Pointer, reason: str) -> Move | Keep:
-        images = {image.image: image for image in await self._servers.images(fleet)}
-        history = await self._pointers.history(fleet)
-        return revert(fleet, pointer, history, images, reason, self._clock.now())
+    async def _way_back(self, fleet: Fleet, pointer: Pointer, reason: str) -> Move | Keep:
+        images = {image.image: image for image in await self._images(fleet)}
+        history = await self._pointers.history(fleet.fleet)
+        return revert(fleet.fleet, pointer, history, images, reason, self._clock.now())
 
     def _promotion_of(self, bake: Bake, image: str) -> Decide:
         async def choose(found: Found) -> Move | Keep:
@@ -157,7 +170,7 @@ class Images:
 
         return choose
 
-    async def _moved(self, fleet: str, choose: Decide) -> Outcome:
+    async def _moved(self, fleet: Fleet, choose: Decide) -> Outcome:
         """Decide on the pointer as it is and write; a lost race means deciding anew."""
         for _ in range(TRIES):
             try:
@@ -171,33 +184,33 @@ class Images:
                 case Refuse():
                     return Reject(choice.reason)
                 case Move():
-                    if await self._pointers.move(fleet, found, choice.pointer):
-                        log.info("pointer moved", fleet=fleet, image=choice.pointer.image, reason=choice.reason)
+                    if await self._pointers.move(fleet.fleet, found, choice.pointer):
+                        log.info("pointer moved", fleet=fleet.fleet, image=choice.pointer.image, reason=choice.reason)
                         await self._settled(fleet)
-                        return Done(f"the pointer of {fleet} is at {choice.pointer.image}: {choice.reason}")
-        raise Conflict(f"others moved the pointer of {fleet} {TRIES} times")
+                        return Done(f"the pointer of {fleet.fleet} is at {choice.pointer.image}: {choice.reason}")
+        raise Conflict(f"others moved the pointer of {fleet.fleet} {TRIES} times")
 
-    async def _settled(self, fleet: str) -> Found:
+    async def _settled(self, fleet: Fleet) -> Found:
         """Return the pointer once every move so far has taken effect, a person's edit included.
 
         A pointer that somebody deleted is put back as it was.
         """
         worked = False
         for _ in range(TRIES):
-            found = await self._look(fleet)
+            found = await self._look(fleet.fleet)
             state = standing(found)
             if state in {"none", "settled"}:
                 if worked and found.pointer is not None:
-                    await self._align(fleet, found.pointer)
+                    await self._align(fleet.fleet, found.pointer)
                 return found
             if state == "deleted" and found.last is not None:
-                await self._pointers.move(fleet, found, found.last)
+                await self._pointers.move(fleet.fleet, found, found.last)
             if state == "edited" and found.pointer is not None and not await self._adopted(fleet, found, found.pointer):
                 return found
             if state == "unfinished" and found.pointer is not None:
-                await self._finish(fleet, found.pointer, found.last)
+                await self._finish(fleet.fleet, found.pointer, found.last)
             worked = True
-        raise Conflict(f"others moved the pointer of {fleet} {TRIES} times")
+        raise Conflict(f"others moved the pointer of {fleet.fleet} {TRIES} times")
 
     async def _look(self, fleet: str) -> Found:
         try:
@@ -206,18 +219,19 @@ class Images:
             await self._complain(fleet, f"{error.key} cannot be read and is left as it is: {error.reason}", None)
             raise Unreadable(str(error)) from error
 
-    async def _adopted(self, fleet: str, found: Found, edited: Pointer) -> bool:
+    async def _adopted(self, fleet: Fleet, found: Found, edited: Pointer) -> bool:
         """Give a person's edit its place in the history; False when no server could start from it."""
-        image = await self._servers.image(edited.image)
-        why_not = refusal(fleet, edited.image, image)
+        name = fleet.fleet
+        image = await self._image(fleet, edited.image)
+        why_not = refusal(name, edited.image, image)
         if image is None or why_not is not None:
-            reason = f"{pointer_key(fleet)} was edited by hand and is not obeyed: {why_not}"
-            await self._complain(fleet, reason, found.last)
+            reason = f"{pointer_key(name)} was edited by hand and is not obeyed: {why_not}"
+            await self._complain(name, reason, found.last)
             return False
         now = self._clock.now()
         pointer = adopted(edited, found.last, image, now, found.modified or now)
-        if await self._pointers.move(fleet, found, pointer):
-            log.info("edit by hand adopted", fleet=fleet, image=pointer.image)
+        if await self._pointers.move(name, found, pointer):
+            log.info("edit by hand adopted", fleet=name, image=pointer.image)
         return True
 
     async def _finish(self, fleet: str, pointer: Pointer, last: Pointer | None) -> None:

@@ -25,6 +25,7 @@ from services.registry.decide import (
     adopted,
     announced,
     in_force,
+    lasting,
     leaving,
     may_lag,
     membership,
@@ -39,7 +40,7 @@ from services.registry.decide import (
     told,
 )
 from shared.cloud import Group, GroupMember, Image, Instance
-from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG
+from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG, QUARANTINE_TAG
 from shared.messages import ImagePinRequested, ImageRollbackRequested
 from shared.records import Bake, FailedLaunch, Failures, Launch, Leaver, Member, Membership, Pin, Pointer
 from tests.fakes import START
@@ -71,6 +72,20 @@ def pointer(name: str = A, hours: float = 0, by: str = PROMOTER, generation: int
 
 
 IMAGES = {A: image(A, 0), B: image(B, 1), C: image(C, 2)}
+
+
+@pytest.mark.parametrize(
+    ("quarantine_hours", "set_aside_for", "lasts"),
+    [(24, 22.99, True), (24, 23, False), (24, 30, False), (1, 0.49, True), (1, 0.5, False), (0, 0, False)],
+)
+def test_an_image_lasts_until_shortly_before_the_janitor_may_retire_it(
+    quarantine_hours: float, set_aside_for: float, lasts: bool
+) -> None:
+    seen = image(A, tags={QUARANTINE_TAG: (START - set_aside_for * HOUR).isoformat()})
+    found = lasting(seen, quarantine_hours, START)
+    assert found == (seen if lasts else replace(seen, state="about to be retired"))
+    assert (refusal("web", A, found) is None) is lasts
+    assert lasting(image(A), quarantine_hours, START) == image(A)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from shared.cloud import Incomplete, TemplateVersion, Unavailable
 from shared.documents import Documents
 from shared.events import Incoming, LifecycleAction, ObjectChanged
 from shared.fleets import UnknownFleet
-from shared.ids import BAKE_TAG, PROVEN_TAG
+from shared.ids import BAKE_TAG, PROVEN_TAG, QUARANTINE_TAG
 from shared.messages import (
     AlertCleared,
     AlertRaised,
@@ -259,6 +259,35 @@ async def test_a_rollback_that_cannot_be_is_refused_and_the_pointer_stays(world:
     assert [each.image for each in chain(world)] == [A]
     with pytest.raises(UnknownFleet, match="there is no fleet"):
         await make(world).handle(ImageRollbackRequested(time=world.now, fleet="nope"))
+
+
+@pytest.mark.fault(7)
+async def test_nothing_moves_to_an_image_that_the_janitor_may_be_retiring_by_now(world: FleetWorld) -> None:
+    """Found by the simulation, seed 16 of thirty days: a late call retired an image after a rollback to it."""
+    await promoted(world, A, B)
+    set_aside = world.now
+    await world.servers.tag(A, {QUARANTINE_TAG: set_aside.isoformat()})
+    world.clock.step(hours=23)
+    edit(world, image=A, by="ada")
+    await make(world).handle(EDITED)
+    [alert] = world.publisher.of(AlertRaised)
+    assert f"{A} is about to be retired" in alert.reason
+    for request in (
+        ImageRollbackRequested(time=world.now, fleet="web"),
+        ImageRollbackRequested(time=world.now, fleet="web", to=A),
+        ImagePinRequested(time=world.now, fleet="web", image=A),
+    ):
+        assert isinstance(await make(world).handle(request), Reject)
+    assert template(world) == B
+
+
+@pytest.mark.fault(6)
+async def test_a_rollback_to_an_image_that_was_only_set_aside_is_carried_out(world: FleetWorld) -> None:
+    await promoted(world, A, B)
+    await world.servers.tag(A, {QUARANTINE_TAG: world.now.isoformat()})
+    world.clock.step(hours=22)
+    assert isinstance(await make(world).handle(ImageRollbackRequested(time=world.now, fleet="web")), Done)
+    assert (await pointer(world)).image == A
 
 
 async def test_a_pin_holds_against_a_promotion_until_it_is_lifted(world: FleetWorld) -> None:
