@@ -101,6 +101,8 @@ class Run:
     attempt: Attempt | None
     instance: Instance
     reason: str
+    late: GiveUp | None = None
+    """What follows where it still runs: its time is over."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ def _held(launch: Launch, last: Attempt, sight: Sight) -> Hold | None:
     return Hold(launch, max(1, min(FROZEN_S - int(waited), beat_s(sight.fleet.policies.launch))), reason, last.step)
 
 
-def _given_up(launch: Launch, last: Attempt | None, sight: Sight) -> Judge | GiveUp | Hold | None:
+def _given_up(launch: Launch, last: Attempt | None, sight: Sight) -> Run | Judge | GiveUp | Hold | None:
     policy = sight.fleet.policies.launch
     limit = give_up_after_s(policy)
     elapsed = (sight.now - launch.claimed).total_seconds()
@@ -276,9 +278,17 @@ def _given_up(launch: Launch, last: Attempt | None, sight: Sight) -> Judge | Giv
     if last is None:
         return GiveUp(launch, "boot", f"it never answered Systems Manager in {elapsed:.0f} s (limit {limit:.0f} s)")
     said = f"; attempt {len(launch.attempts)}: {last.reason or last.result}"
-    return GiveUp(
+    late = GiveUp(
         launch, "deadline", f"it was not ready in {elapsed:.0f} s (limit {limit:.0f} s){said}", last.step, last.log_tail
     )
+    return _overdue(sight, late, last)
+
+
+def _overdue(sight: Sight, late: GiveUp, last: Attempt) -> Run | GiveUp:
+    """Look once more at what was sent: it may have ended in time, with nobody there to see it."""
+    if not sight.waiting or sight.instance is None or last.result != "running" or last.command is None:
+        return late
+    return Run(late.launch, last.attempt, last, sight.instance, "its time is over", late)
 
 
 def _left(sight: Sight, launch: Launch) -> Action:

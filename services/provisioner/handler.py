@@ -265,6 +265,8 @@ class Provisioner:
                 return await self._unplanned(sight, error)
             await self._fall_back(launch, (instead,))
             return None
+        if pause is not None and action.late is not None:
+            return await self._give_up(sight.fleet, action.late)
         return await self._wait(sight, launch, pause) if pause else None
 
     async def _judge(self, sight: Sight, judge: Judge) -> Outcome | None:

@@ -116,7 +116,7 @@ class Updates:
             case Claim():
                 await self._claim(action.update)
             case Run():
-                return await self._run(sight.fleet, action)
+                return await self._run(sight, action)
             case TurnBack():
                 await self._turn_back(action)
             case End():
@@ -132,8 +132,8 @@ class Updates:
 
         await self._documents.change(Update, update_key(update.fleet, update.server), replace)
 
-    async def _run(self, fleet: Fleet, action: Run) -> Outcome | None:
-        update = action.update
+    async def _run(self, sight: Sight, action: Run) -> Outcome | None:
+        fleet, update = sight.fleet, action.update
         try:
             pause = await self._runs.advance(
                 fleet,
@@ -145,6 +145,8 @@ class Updates:
             )
         except NoPlan as error:
             return await self._unplanned(fleet, update, error)
+        if pause is not None and action.late is not None:
+            return await self._end(sight, action.late)
         return LookAgain(LOOK_S[pause.kind], pause.why) if pause else None
 
     async def _unplanned(self, fleet: Fleet, update: Update, error: NoPlan) -> Outcome | None:

@@ -64,6 +64,8 @@ class Run:
     name: str
     attempt: Attempt | None
     instance: Instance
+    late: End | None = None
+    """What follows where it still runs: its time is over."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def decide(sight: Sight) -> Action:
         return _went_well(update)
     limit = sight.fleet.policies.launch.deadline
     if (sight.now - update.began).total_seconds() >= limit:
-        return _too_late(update, last, f"it was not done in {limit:.0f} s")
+        return _overdue(sight, _too_late(update, last, f"it was not done in {limit:.0f} s"), last)
     return _draining(sight) if last is None and update.turned is None else _next(sight, update, last)
 
 
@@ -145,6 +147,14 @@ def _too_late(update: Update, last: Attempt | None, why: str) -> End:
     if last is None:
         return End(update, "undone", f"{why}: {update.reason or 'nobody led traffic away from it'}")
     return End(update, "failed", f"{why}: {update.reason or last.reason or last.result}")
+
+
+def _overdue(sight: Sight, late: End, last: Attempt | None) -> Run | End:
+    """Look once more at what was sent: it may have ended in time, with nobody there to see it."""
+    sent = last is not None and last.result == "running" and last.command is not None
+    if last is None or not sent or sight.instance is None:
+        return late
+    return Run(late.update, last.attempt, last, sight.instance, late)
 
 
 def _draining(sight: Sight) -> Action:

@@ -207,6 +207,36 @@ async def test_a_server_that_can_go_neither_forward_nor_back_is_replaced_through
     assert (await world.components.standing("web", "monolith")).broken is None
 
 
+async def under_way(agent: Path) -> tuple[FleetWorld, Play]:
+    """Have the first server run its plan, which does not end."""
+    world = await serving()
+    play = Play(world, agent, lambda _: None)
+    await play.run()
+    await world.components.set("web", "monolith", "2", by="ada")
+    with pytest.raises(AssertionError, match="never ends"):
+        await play.run(rounds=8)
+    return world, play
+
+
+async def test_an_update_that_ended_well_while_nobody_looked_counts_though_its_time_is_over(agent: Path) -> None:
+    """Found by the simulation, seed 26 of thirty days: after an outage of hours such a server was replaced."""
+    world, play = await under_way(agent)
+    play.answer = breaks()
+    play.answer(world)
+    world.clock.step(hours=5)
+    await play.run()
+    assert await releases(world) == ["2", "2", "2"]
+    assert world.groups.called("mark_unhealthy") == []
+
+
+async def test_an_update_that_still_runs_when_its_time_is_over_has_failed(agent: Path) -> None:
+    world, play = await under_way(agent)
+    world.clock.step(hours=5)
+    with pytest.raises(AssertionError, match="never ends"):
+        await play.run(rounds=8)
+    assert [call.arguments[1] for call in world.groups.called("mark_unhealthy")][:1] == [SERVERS[0]]
+
+
 async def test_a_release_whose_rollout_stopped_without_blame_is_rolled_out_when_it_is_set_again(agent: Path) -> None:
     """Found by the simulation, seed 196: asking for the release again was taken for nothing new, for ever."""
     world = await serving()

@@ -122,10 +122,14 @@ def test_a_server_that_never_answers_is_given_up_at_the_deadline_and_not_before(
 
 
 def test_a_plan_that_is_too_slow_is_given_up_and_its_attempt_named() -> None:
-    action = decide(replace(SEEN, now=START + timedelta(hours=2), launch=tried(attempt(command="c"))))
-    assert isinstance(action, GiveUp)
-    assert action.cause == "deadline"
-    assert "attempt 1: running" in action.reason
+    late = replace(SEEN, now=START + timedelta(hours=2), launch=tried(attempt(command="c")))
+    action = decide(late)
+    assert isinstance(action, Run), "it may have ended well, unseen"
+    assert action.late is not None
+    assert action.late.cause == "deadline"
+    assert "attempt 1: running" in action.late.reason
+    assert isinstance(decide(replace(late, launch=tried(attempt()))), GiveUp), "it was never sent"
+    assert isinstance(decide(replace(late, member=member("Terminating:Wait"))), GiveUp)
 
 
 def test_a_launch_is_given_up_before_aws_ends_its_hook() -> None:
@@ -196,7 +200,9 @@ def test_why_a_launch_is_given_up_is_said() -> None:
     assert decide(replace(SEEN, now=late)) == boot
     running = tried(attempt(command="c", step="compile", log_tail="cc"))
     why = "it was not ready in 3600 s (limit 3600 s); attempt 1: running"
-    assert decide(replace(SEEN, now=late, launch=running)) == GiveUp(running, "deadline", why, "compile", "cc")
+    given_up = GiveUp(running, "deadline", why, "compile", "cc")
+    once_more = Run(running, f"{FIRST}-1", running.attempts[0], RUNNING, "its time is over", given_up)
+    assert decide(replace(SEEN, now=late, launch=running)) == once_more
     failed = tried(FAILED)
     why = "it was not ready in 3600 s (limit 3600 s); attempt 1: exit 1"
     assert decide(replace(SEEN, now=late, launch=failed)) == GiveUp(failed, "deadline", why, "compile", "boom")

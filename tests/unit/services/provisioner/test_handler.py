@@ -170,6 +170,19 @@ async def test_while_the_plan_runs_the_hook_is_kept_alive(world: FleetWorld, age
     assert len(world.groups.called("heartbeat")) == 2
 
 
+@pytest.mark.parametrize("ended", [True, False])
+async def test_past_its_deadline_a_launch_is_ready_if_its_plan_ended_unseen_and_given_up_if_it_still_runs(
+    world: FleetWorld, agent: Path, *, ended: bool
+) -> None:
+    await make(world, agent).handle(LAUNCHING)
+    if ended:
+        plan_runs(world)
+    world.clock.step(hours=2)
+    await make(world, agent).handle(LAUNCHING)
+    assert (await launch(world)).result == ("ready" if ended else "failed")
+    assert completions(world) == ["CONTINUE" if ended else "ABANDON"]
+
+
 async def test_a_failed_plan_is_tried_again_on_the_same_server(world: FleetWorld, agent: Path) -> None:
     answers = iter([plan_fails, plan_runs])
     await play(world, agent, lambda world: next(answers)(world) if world.running else None)

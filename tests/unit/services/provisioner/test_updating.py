@@ -148,6 +148,12 @@ def test_past_its_time_a_server_that_nothing_was_done_to_stays_and_any_other_has
     assert decide(replace(late, update=turned)) == End(turned, "undone", f"{why}: no plan")
     running = tried(attempt(1, "running"))
     assert decide(replace(late, update=running)) == End(running, "failed", f"{why}: running")
+    sent = tried(attempt(1, "running").model_copy(update={"command": "c"}))
+    over = End(sent, "failed", f"{why}: running")
+    assert late.instance is not None
+    once_more = Run(sent, sent.attempts[0].attempt, sent.attempts[0], late.instance, over)
+    assert decide(replace(late, update=sent)) == once_more, "it may have ended well, unseen"
+    assert decide(replace(late, update=sent, instance=None)) == over
     failed = tried(FAILED[0])
     assert decide(replace(late, update=failed)) == End(failed, "failed", f"{why}: exit 1")
     back = tried(*FAILED[:3], turned=2, reason="exit 2")
