@@ -116,6 +116,11 @@ class Attempt(Part):
     log_tail: str = ""
     steps: tuple[StepResult, ...] = ()
 
+    @property
+    def under_way(self) -> bool:
+        """Whether it was sent, and nobody has seen it end."""
+        return self.result == "running" and self.command is not None
+
 
 class Pin(Part):
     """The pointer may not move until ``until``."""

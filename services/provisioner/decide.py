@@ -286,7 +286,7 @@ def _given_up(launch: Launch, last: Attempt | None, sight: Sight) -> Run | Judge
 
 def _overdue(sight: Sight, late: GiveUp, last: Attempt) -> Run | GiveUp:
     """Look once more at what was sent: it may have ended in time, with nobody there to see it."""
-    if not sight.waiting or sight.instance is None or last.result != "running" or last.command is None:
+    if not sight.waiting or not last.under_way or sight.instance is None:
         return late
     return Run(late.launch, last.attempt, last, sight.instance, "its time is over", late)
 

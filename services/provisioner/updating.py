@@ -151,8 +151,7 @@ def _too_late(update: Update, last: Attempt | None, why: str) -> End:
 
 def _overdue(sight: Sight, late: End, last: Attempt | None) -> Run | End:
     """Look once more at what was sent: it may have ended in time, with nobody there to see it."""
-    sent = last is not None and last.result == "running" and last.command is not None
-    if last is None or not sent or sight.instance is None:
+    if last is None or not last.under_way or sight.instance is None:
         return late
     return Run(late.update, last.attempt, last, sight.instance, late)
 

@@ -8,7 +8,7 @@ from ops.rollouts import explain, explain_server, show
 from ops.showing import _table, _told
 from shared.records import FleetStatus, Refusal, alert_key, status_key
 from tests.unit.fleetworld import breaks
-from tests.unit.services.test_rollout import SERVERS, Play, begin, serving
+from tests.unit.services.test_rollout import SERVERS, begin, serving, under_way
 
 
 @pytest.fixture
@@ -19,12 +19,7 @@ def agent(tmp_path: Path) -> Path:
 
 
 async def test_while_a_server_is_on_its_way_the_others_wait(agent: Path) -> None:
-    world = await serving()
-    play = Play(world, agent, lambda _: None)
-    await play.run()
-    await world.components.set("web", "monolith", "2", by="ada")
-    with pytest.raises(AssertionError, match="never ends"):
-        await play.run(rounds=8)
+    world, _ = await under_way(agent)
     view = await show(world.cloud, "web")
     assert view.state == "running"
     assert [each.rollout for each in view.servers] == ["in progress", "waiting", "waiting"]
