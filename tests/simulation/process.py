@@ -157,7 +157,7 @@ class Process:
         fault = world.strike(self, method, writes=False, late=late)
         if self._chance() < self._slow:
             await self._sleep(self._chance() * SLOWEST_CALL_S)
-        self.check()
+            self.check()
         lag = world.lag(self, fault) if late else 0.0
         if fault is not None:
             deletions.read(method, whole=fault.kind != "partial")

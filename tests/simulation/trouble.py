@@ -26,8 +26,8 @@ class Trouble:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._armed: dict[tuple[str, str], list[Fault]] = {}
-        """By service and method; an empty method: any."""
+        self._armed: dict[str, list[Fault]] = {service: [] for service in SERVICES}
+        """What each service's next calls are to suffer."""
         self._windows: dict[str, list[Fault]] = {service: [] for service in SERVICES}
         self._deliveries: dict[str, list[Fault]] = {}
         self._strikes: dict[str, tuple[Fault, int]] = {}
@@ -46,7 +46,8 @@ class Trouble:
     def rest(self) -> None:
         """End all trouble."""
         self.at_rest = True
-        self._armed.clear()
+        for armed in self._armed.values():
+            armed.clear()
         if self._strikes:
             self._strikes.clear()
             self._world.steps.unwatch(self._step)
@@ -81,11 +82,11 @@ class Trouble:
 
     def of_call(self, process: Process, method: str, *, writes: bool, late: bool) -> Fault | None:
         """Return what this call is to suffer; kills happen here."""
-        if self._armed:
-            for wanted in ((process.service, method), (process.service, "")):
-                for fault in self._armed.get(wanted, ()):
-                    if _fits(fault, writes=writes, late=late):
-                        return self._taken(process, method, wanted, fault, writes=writes)
+        if armed := self._armed[process.service]:
+            for wanted in (method, ""):  # meant for this method, or for any
+                for fault in armed:
+                    if fault.method == wanted and _fits(fault, writes=writes, late=late):
+                        return self._taken(process, method, fault, writes=writes)
         for window in self._windows[process.service]:
             if window.kind == "denied" or (window.kind == "storm" and process.chance.random() < 0.5):
                 self._world.occurred[window.kind] += 1
@@ -93,12 +94,10 @@ class Trouble:
         return None
 
     def _arm(self, fault: Fault) -> None:
-        self._armed.setdefault((fault.target, fault.method), []).append(fault)
+        self._armed[fault.target].append(fault)
 
-    def _taken(
-        self, process: Process, method: str, wanted: tuple[str, str], fault: Fault, *, writes: bool
-    ) -> Fault | None:
-        self._armed[wanted].remove(fault)
+    def _taken(self, process: Process, method: str, fault: Fault, *, writes: bool) -> Fault | None:
+        self._armed[process.service].remove(fault)
         self._world.say("struck", process.name, f"{method}: {fault.kind}")
         self._world.occurred[f"{fault.kind} {'write' if writes else 'read'}"] += 1
         if fault.kind != "kill":
