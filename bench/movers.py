@@ -66,21 +66,21 @@ def rsync_daemon(folder: Path, served: Path) -> Iterator[str]:
         yield f"rsync://127.0.0.1:{port}/tree"
 
 
-def restic(folder: Path, versions: Sequence[Path]) -> dict[str, Ran]:
-    """Back each version up into a repository here, and restore the last."""
-    say("restic")
-    work = folder / "restic"
-    told = {"RESTIC_PASSWORD": "none", "RESTIC_CACHE_DIR": str(work / "cache")}
-    repository = ["restic", "-q", "-r", str(work / "repository")]
-    run([*repository, "init"], **told)
-    found: dict[str, Ran] = {}
-    for version in versions:
-        before = stored_mb(work / "repository")
-        ran, _ = run([*repository, "backup", f"{version}/"], **told)
-        found[f"restic backup, {version.name}"] = replace(ran, wire_mb=stored_mb(work / "repository") - before)
-    found["restic restore"] = run([*repository, "restore", "latest", "--target", str(work / "out")], **told)[0]
-    shutil.rmtree(work)
-    return found
+class Restic:
+    """A repository of restic's in an empty folder: each version is a backup into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._command = ["restic", "-q", "-r", str(folder / "repository")]
+        self._told = {"RESTIC_PASSWORD": "none", "RESTIC_CACHE_DIR": str(folder / "cache")}
+        run([*self._command, "init"], **self._told)
+
+    def backup(self, version: Path) -> Ran:
+        """Back a version up; what went over the wire is what is stored more."""
+        say(f"restic backup, {version.name}")
+        before = stored_mb(self.folder / "repository")
+        ran, _ = run([*self._command, "backup", f"{version}/"], **self._told)
+        return replace(ran, wire_mb=stored_mb(self.folder / "repository") - before)
 
 
 def git(folder: Path, versions: Sequence[Path]) -> dict[str, Ran]:

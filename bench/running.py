@@ -7,8 +7,10 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 TIMEOUT_S = 600
 
@@ -59,3 +61,13 @@ def median(runs: Sequence[Ran]) -> Ran:
     """Return the median of each time, the highest peak, and of the rest the last."""
     wall_s, cpu_s = (statistics.median(getattr(each, name) for each in runs) for name in ("wall_s", "cpu_s"))
     return replace(runs[-1], wall_s=wall_s, cpu_s=cpu_s, peak_mb=max(each.peak_mb for each in runs))
+
+
+@contextmanager
+def undone(folder: Path) -> Iterator[None]:
+    """Remove the files that are written into a folder inside, so that the same can be measured again."""
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    yield
+    for path in folder.rglob("*"):
+        if path.is_file() and path not in before:
+            path.unlink()
