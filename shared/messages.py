@@ -37,6 +37,13 @@ class Tick(Envelope):
     fleet: FleetName | None = None
 
 
+class Nightly(Envelope):
+    """The night's schedule fired: every fleet is to have an image baked. Sent as a tick is."""
+
+    type: Literal["nightly"] = "nightly"
+    fleet: FleetName | None = None
+
+
 # Requests, on the commands topic.
 
 
@@ -369,7 +376,7 @@ Fact = (
     | BuilderReaped
 )
 Alert = AlertRaised | AlertCleared | RequestRefused
-Message = Annotated[Tick | Command | Fact | Alert, Field(discriminator="type")]
+Message = Annotated[Tick | Nightly | Command | Fact | Alert, Field(discriminator="type")]
 
 _adapter: TypeAdapter[Message] = TypeAdapter(Message)
 

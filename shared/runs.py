@@ -261,6 +261,14 @@ def read_report(body: bytes, attempt: str) -> Report | None:
     return report if report.attempt == attempt else None
 
 
+def boot_look_s(elapsed_s: float) -> int:
+    """Return how soon to look again at a server that boots: every second at first, three times a minute at last. Pure.
+
+    One that is not there after five minutes hardly ever comes, and is looked at for as long as its launch may take.
+    """
+    return 1 if elapsed_s < 30 else 2 if elapsed_s < 90 else 5 if elapsed_s < 300 else 20
+
+
 def judge(status: CommandStatus, report: Report | None, age_s: float) -> Progress:
     """Say how an attempt stands that was sent ``age_s`` seconds ago. Pure.
 

@@ -173,11 +173,6 @@ def recent(bakes: Iterable[str], now: datetime) -> int:
     return sum(bake.rsplit("-", 1)[-1] > since for bake in bakes)
 
 
-def boot_look_s(elapsed_s: float) -> int:
-    """Return how soon to look again at a server that boots: every second at first, every five later. Pure."""
-    return 1 if elapsed_s < 30 else 2 if elapsed_s < 90 else 5
-
-
 def ran_again(fleet: Fleet, proof: Attempt) -> tuple[str, ...]:
     """Return the steps that a server from the image should have found done, and did not report as skipped. Pure."""
     skipped = {step.step for step in proof.steps if step.result == "skipped"}

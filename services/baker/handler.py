@@ -29,7 +29,6 @@ from services.baker.decide import (
     TryAgain,
     Wait,
     bake_id,
-    boot_look_s,
     decide,
     judged,
     recent,
@@ -47,12 +46,12 @@ from shared.fleet import Fleet
 from shared.fleets import Fleets, UnknownFleet
 from shared.hints import list_command, show_command
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG, ROLE_TAG
-from shared.messages import ImageBakeFailed, ImageBakeRequested, ImageReady, Tick
+from shared.messages import ImageBakeFailed, ImageBakeRequested, ImageReady, Nightly, Tick
 from shared.names import ServiceName
 from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.pace import Pacing
 from shared.records import Attempt, Bake, Baking, bake_key, baking_key
-from shared.runs import NoPlan, Runs
+from shared.runs import NoPlan, Runs, boot_look_s
 from shared.runspans import trace_bake
 from shared.sweeps import Sweeps
 from shared.tracing import joined, traceparent
@@ -97,6 +96,9 @@ class Baker:
     async def handle(self, incoming: Incoming) -> Outcome:
         """Begin a bake, go on with one, or see to it that every fleet has its nightly one.
 
+        A bake's own message takes it further, and so do events. The tick sees to one whose message came to nothing, as
+        in an outage that outlived its tries.
+
         Raises:
             UnknownFleet: a request names a fleet that nobody described.
             CorruptDocument: a document cannot be read.
@@ -106,6 +108,8 @@ class Baker:
             case ImageBakeRequested():
                 return await self._requested(incoming)
             case Tick():
+                return await self._sweeps.some(incoming.fleet, self._sweep)
+            case Nightly():
                 return await self._nightly(incoming)
             case CommandChanged(server=server) if server:
                 instance = (await self._servers.instances([server])).get(server)
@@ -130,7 +134,7 @@ class Baker:
 
     async def _begin(self, fleet: Fleet, bake: str, request: ImageBakeRequested) -> Outcome:
         latest = await self._documents.get(Baking, baking_key(fleet.fleet))
-        if latest is not None and latest.bake != bake and await self._under_way(fleet, latest):
+        if latest is not None and latest.bake != bake and await self._stands(fleet, latest):
             return Done(f"bake {latest.bake} of {fleet.fleet} is under way; there is one at a time")
         daily = fleet.policies.bakes.daily
         budget = daily if request.source == SERVICE else daily - 1
@@ -156,8 +160,18 @@ class Baker:
             if each.ended is None and each.bake != by:
                 await self._advance(fleet, each.bake)
 
-    async def _under_way(self, fleet: Fleet, latest: Baking) -> bool:
-        """Whether the fleet's latest bake still stands; one that nobody goes on with is taken further by this."""
+    async def _sweep(self, name: str) -> str:
+        return f"{await self._under_way(name) or 'no bake'} is under way"
+
+    async def _under_way(self, name: str) -> str | None:
+        """Return the fleet's bake that still stands; one that nobody goes on with is taken further by this."""
+        fleet = await self._fleets.get(name)
+        latest = await self._documents.get(Baking, baking_key(name))
+        if latest is None:
+            return None
+        return latest.bake if await self._stands(fleet, latest) else None
+
+    async def _stands(self, fleet: Fleet, latest: Baking) -> bool:
         key = bake_key(fleet.fleet, latest.bake)
         if await self._documents.get(Bake, key) is None:
             return self._clock.now() < latest.claimed + UNRECORDED
@@ -190,21 +204,20 @@ class Baker:
         written = await self._documents.change(Baking, baking_key(fleet), decide_claim)
         return written.document is not None and written.document.bake == bake
 
-    async def _nightly(self, tick: Tick) -> Outcome:
+    async def _nightly(self, night: Nightly) -> Outcome:
         """Ask for each fleet's nightly bake; one that is under way is taken further instead."""
-        asked = tick.time or self._clock.now()
+        asked = night.time or self._clock.now()
 
         async def look(name: str) -> str:
-            fleet = await self._fleets.get(name)
-            latest = await self._documents.get(Baking, baking_key(name))
-            if latest is not None and await self._under_way(fleet, latest):
-                return f"{latest.bake} is under way"
+            standing = await self._under_way(name)
+            if standing is not None:
+                return f"{standing} is under way"
             await self._publisher.publish(
                 ImageBakeRequested(time=asked, source=SERVICE, fleet=name, by="schedule", reason="nightly bake")
             )
             return "its nightly bake is asked for"
 
-        return await self._sweeps.some(tick.fleet, look)
+        return await self._sweeps.some(night.fleet, look)
 
     async def _hinted(self, tags: Mapping[str, str]) -> Outcome:
         """Go on at once with the bake that a server or image is tagged with.

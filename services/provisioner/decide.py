@@ -209,14 +209,6 @@ def give_up_after_s(policy: LaunchPolicy) -> float:
     return min(policy.deadline, HOOK_MARGIN * min(HOOK_LIFE_S, HOOK_HEARTBEATS * policy.heartbeat))
 
 
-def boot_look_s(elapsed_s: float) -> int:
-    """Return how soon to look again at a server that boots: every second at first, three times a minute at last. Pure.
-
-    One that is not there after five minutes hardly ever comes, and is looked at until the launch's deadline.
-    """
-    return 1 if elapsed_s < 30 else 2 if elapsed_s < 90 else 5 if elapsed_s < 300 else 20
-
-
 def beat_s(policy: LaunchPolicy) -> int:
     """Return how often the hook's timeout is restarted: three times in its length. Pure."""
     return max(1, min(policy.heartbeat // 3, LONGEST_LOOK_S))

@@ -21,7 +21,6 @@ from services.provisioner.decide import (
     Sight,
     Wait,
     beat_s,
-    boot_look_s,
     decide,
     judged,
     with_failure,
@@ -45,7 +44,7 @@ from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.pace import Pacing
 from shared.phases import from_image
 from shared.records import Attempt, Failures, Fallback, Launch, alert_key, failures_key, launch_key
-from shared.runs import NoPlan, Pause, Runs
+from shared.runs import NoPlan, Pause, Runs, boot_look_s
 from shared.runspans import trace_launch
 from shared.sweeps import Sweeps
 from shared.tracing import joined, traceparent

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from shared.cloud import CloudError, QueueMessage
@@ -95,7 +96,7 @@ class Deletions:
         if self._sent.get(message.body, -1.0) >= at:
             return True
         try:
-            incoming = parse(message.body)
+            incoming = _parsed(message.body)
         except Unparseable:
             return False
         if isinstance(incoming, Requested):
@@ -110,6 +111,11 @@ class Deletions:
     def _answered(self, at: float, body: str) -> bool:
         """Ticks that waited are served by one look, so whose answer it is does not matter: when it began does."""
         return self._done.get(body, -1.0) >= at
+
+
+@lru_cache(maxsize=1000)
+def _parsed(body: str) -> Incoming:
+    return parse(body)  # most messages are ticks, which are alike
 
 
 def failed(what: str, error: CloudError) -> None:

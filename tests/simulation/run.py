@@ -13,7 +13,7 @@ from tests.simulation.fleet import NAME, VERSIONS
 from tests.simulation.rest import at_rest, state_of, unexplained
 from tests.simulation.world import Options, Violation, World, seeded
 
-LONGEST_REST_S = 8 * 3600.0
+LONGEST_REST_S = 4 * 3600.0
 BAKE_S = 4800.0
 LOOK_EVERY_S = 600.0
 NIGHTLY_S = 2 * 3600.0
@@ -53,8 +53,8 @@ def run(options: Options) -> tuple[Result, World]:
 
 
 def calm(servers: int) -> Options:
-    """Return a run in which nothing goes wrong and nobody does anything."""
-    return Options(seed=0, days=0.02, servers=servers, families=(), faults=(), deeds=(), people=False)
+    """Return a run in which nothing goes wrong and nobody does anything, up to shortly before its first night."""
+    return Options(seed=0, days=0.08, servers=servers, families=(), faults=(), deeds=(), people=False)
 
 
 @lru_cache
@@ -106,7 +106,8 @@ def _bake_once_more(world: World) -> None:
     """Ask for one bake more, which the day's budget is raised for: people may have asked for so many."""
     world.people.allow_bakes(2 * world.fleet.policies.bakes.daily)
     world.people.ask("image.bake.requested", by="gil", reason="the last")
-    world.run(world.loop.time() + BAKE_S)
+    world.run(world.loop.time() + LOOK_EVERY_S)
+    _until_rest(world)
 
 
 def _clean_up(world: World) -> None:
@@ -114,8 +115,8 @@ def _clean_up(world: World) -> None:
     for _ in range(2):
         world.messaging.queue("janitor").send('{"type":"tick"}')
         world.run(world.loop.time() + LOOK_EVERY_S)
-        world.people.let_retire()
-        world.run(world.loop.time() + LOOK_EVERY_S)
+        if world.people.let_retire():
+            world.run(world.loop.time() + LOOK_EVERY_S)
 
 
 def _until_rest(world: World) -> list[tuple[int, str]]:

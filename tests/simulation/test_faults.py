@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import orjson
 import pytest
 
 from shared.fleet import Fleet
@@ -389,6 +391,13 @@ def living_builders(world: StagedWorld, *roles: str) -> list[str]:
     ]
 
 
+def newest_bake(world: StagedWorld) -> dict[str, Any]:
+    """Return the record of the bake that was asked for last; without a stage when it has none yet."""
+    [*_, key] = world.bucket.keys(f"fleets/{NAME}/bakes/")
+    stored = world.bucket.get(key)
+    return orjson.loads(stored.body) if stored is not None else {}
+
+
 @pytest.mark.fault(25, 26)
 @pytest.mark.parametrize("kind", ["lost", "retried", "late"])
 @pytest.mark.parametrize("method", ["launch", "create_image"])
@@ -401,6 +410,23 @@ def test_a_bake_whose_launch_or_image_is_made_without_its_knowing_has_one_builde
         world.come_to_rest(promoted(world, 2))
         assert len(world.ec2.pictures) == 3  # the stock image, the one before, and this one
         assert len(world.told("launched")) == 2  # a builder and a prover
+        assert not living_builders(world)
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("stage", ["builder", "provision", "snapshot", "proof"])
+def test_a_bake_whose_message_dies_in_an_outage_is_taken_further_by_the_next_sweeps(stage: str) -> None:
+    """Found by the simulation, seed 4: it stood still until the night, and its builder with it."""
+    with staged() as world:
+        fresh_bake(world)
+        while newest_bake(world)["stage"] != stage:
+            world.run(world.loop.time() + 1)
+        outage = Rule("error", "baker", "get")
+        world.rules.append(outage)
+        world.pass_time(hours=1)
+        assert any("image.bake.requested" in letter.body for letter in world.take_dead_letters())
+        outage.times = 0
+        world.come_to_rest(promoted(world, 2))
         assert not living_builders(world)
 
 

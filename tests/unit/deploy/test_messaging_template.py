@@ -192,6 +192,14 @@ def test_every_service_is_told_to_look_at_everything_now_and_then(service: Any) 
     assert re.fullmatch(r"(rate|cron)\(.+\)", rule["ScheduleExpression"])
 
 
+def test_every_night_the_baker_is_told_so() -> None:
+    rule = RULES["autoprovisioner-nightly"]
+    [target] = rule["Targets"]
+    assert target["Arn"] == arn("sqs", queue_name("baker"))
+    assert json.loads(target["Input"]) == {"type": "nightly"}
+    assert rule["ScheduleExpression"] == "cron(0 2 * * ? *)"
+
+
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("service", SERVICES)
 def test_dead_letters_and_a_queue_that_waits_ring(service: Any) -> None:

@@ -21,7 +21,6 @@ from services.baker.decide import (
     TryAgain,
     Wait,
     bake_id,
-    boot_look_s,
     decide,
     judged,
     ran_again,
@@ -211,10 +210,6 @@ def test_a_failed_plan_is_tried_again_then_falls_back_and_at_last_fails_the_bake
     spent = once.model_copy(update={"failed": (BAD, BAD, BAD), "fallbacks": more})
     why = "exit 1; so it did with the last good releases (monolith 1, web 1), so none is to blame"
     assert judged(spent, judge, (), 2) == Fail(why, "compile", "boom")
-
-
-def test_a_booting_server_is_looked_at_less_and_less_often() -> None:
-    assert [boot_look_s(each) for each in (0, 29.9, 30, 89.9, 90, 3000)] == [1, 1, 2, 2, 5, 5]
 
 
 def test_a_bake_of_exactly_a_day_ago_counts_no_more() -> None:

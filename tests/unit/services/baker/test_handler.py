@@ -21,6 +21,7 @@ from shared.messages import (
     ImageBakeFailed,
     ImageBakeRequested,
     ImageReady,
+    Nightly,
     Tick,
 )
 from shared.outcome import Done, LookAgain, Outcome
@@ -274,17 +275,31 @@ async def test_a_request_for_an_unknown_fleet_is_refused(world: FleetWorld, agen
         await make(world, agent).handle(ImageBakeRequested(fleet="nope", time=START))
 
 
-async def test_the_nightly_tick_asks_for_a_bake_of_every_fleet_and_the_same_tick_for_the_same(
+async def test_the_night_asks_for_a_bake_of_every_fleet_and_the_same_night_for_the_same(
     world: FleetWorld, agent: Path
 ) -> None:
     world.describe(world.fleet.model_copy(update={"fleet": "api"}))
     for _ in range(2):
-        assert isinstance(await make(world, agent).handle(Tick(time=START)), Done)
+        assert isinstance(await make(world, agent).handle(Nightly(time=START)), Done)
     asked = world.publisher.of(ImageBakeRequested)
     assert [(each.fleet, each.time, each.by) for each in asked] == [
         ("api", START, "schedule"),
         ("web", START, "schedule"),
     ] * 2
+
+
+@pytest.mark.fault(13)
+async def test_a_bake_whose_message_came_to_nothing_is_taken_further_by_sweeps_alone(
+    world: FleetWorld, agent: Path
+) -> None:
+    await make(world, agent).handle(REQUEST)
+    for _ in range(20):
+        world.clock.step(minutes=5)
+        assert isinstance(await make(world, agent).handle(Tick(time=world.now)), Done)
+        all_goes_well(world)
+    assert (await bake(world)).ended is not None
+    assert world.publisher.of(ImageReady)
+    assert not world.publisher.of(ImageBakeRequested), "a sweep asks for no bake"
 
 
 async def test_events_take_the_bake_further_at_once_and_keep_looking_until_the_next_run(

@@ -22,7 +22,6 @@ from services.provisioner.decide import (
     Sight,
     Wait,
     beat_s,
-    boot_look_s,
     decide,
     frozen,
     give_up_after_s,
@@ -141,10 +140,6 @@ def test_a_launch_is_given_up_before_aws_ends_its_hook() -> None:
 def test_the_hook_is_restarted_three_times_in_its_length_and_within_what_sqs_can_delay() -> None:
     assert beat_s(LaunchPolicy(heartbeat=300)) == 100
     assert beat_s(LaunchPolicy(heartbeat=7200)) <= 900
-
-
-def test_a_booting_server_is_looked_at_every_second_at_first_and_three_times_a_minute_at_last() -> None:
-    assert [boot_look_s(each) for each in (0, 29, 30, 299, 300)] == [1, 1, 2, 5, 20]
 
 
 @pytest.mark.parametrize(("state", "in_service"), [(None, False), ("Terminating:Wait", False), ("InService", True)])
@@ -303,4 +298,3 @@ def test_limits_are_those_of_aws() -> None:
     assert give_up_after_s(LaunchPolicy(deadline=172800, heartbeat=30)) == pytest.approx(2850)
     assert give_up_after_s(LaunchPolicy(deadline=172800, heartbeat=7200)) == pytest.approx(164160)
     assert [beat_s(LaunchPolicy(heartbeat=each)) for each in (30, 301, 7200)] == [10, 100, 600]
-    assert [boot_look_s(each) for each in (89, 90)] == [2, 5]
