@@ -239,6 +239,8 @@ class Bake(Record):
     """The builder's attempts before ``provision``, with releases that are under suspicion."""
     spoiled: tuple[ServerId, ...] = ()
     """Builders that ran a release which was fallen back from: no image is made of them."""
+    lost: tuple[ServerId, ...] = ()
+    """Builders and provers that died or never connected: others were launched in their place."""
     image: ImageId | None = None
     prover: ServerId | None = None
     proof: Attempt | None = None

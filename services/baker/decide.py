@@ -22,6 +22,12 @@ STALE = timedelta(days=1)
 UNRECORDED = timedelta(minutes=10)
 """So long a claim without a record may belong to a baker that is about to write the record."""
 
+CONNECTS_WITHIN = timedelta(minutes=20)
+"""A server that is not connected to Systems Manager by then hardly ever comes."""
+
+MOST_LOST = 2
+"""Servers of a bake that others are launched in the place of; past that more than bad luck is behind it."""
+
 LIFE_SHARE = 0.9
 """Of the hours after which the janitor reaps builders: a bake gives up before its builder is taken from it."""
 
@@ -136,13 +142,22 @@ class FallBack:
 
 
 @dataclass(frozen=True)
+class Replace:
+    """Give this server up, and launch another in its place."""
+
+    role: Role
+    server: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Settle:
     """The result is written down: clean up, say so, and end."""
 
     reason: str
 
 
-Action = Nothing | Wait | ChooseStock | Launch | Run | Judge | Snapshot | Prove | Fail | Settle
+Action = Nothing | Wait | ChooseStock | Launch | Run | Replace | Judge | Snapshot | Prove | Fail | Settle
 
 
 def decide(sight: Sight) -> Action:
@@ -173,6 +188,22 @@ def recent(bakes: Iterable[str], now: datetime) -> int:
     return sum(bake.rsplit("-", 1)[-1] > since for bake in bakes)
 
 
+def attempt_name(bake: Bake, role: Role) -> str:
+    """Return what the next attempt on this server is called: each has a plan of its own. Pure."""
+    before = len(bake.lost) + (len(bake.failed) if role == "builder" else 0)
+    return f"{bake.bake}-{role}-{before + 1}" if before else f"{bake.bake}-{role}"
+
+
+def unconnected(bake: Bake, run: Run, now: datetime) -> Replace | Fail | None:
+    """Say what follows while a server is not connected to Systems Manager; None: it is waited for. Pure."""
+    instance = run.instance
+    if now - instance.launched <= CONNECTS_WITHIN:
+        return None
+    why = f"the {run.role} {instance.server} did not connect to Systems Manager within {CONNECTS_WITHIN}"
+    see = f"see whether {instance.image} has the SSM agent, and its instance profile AmazonSSMManagedInstanceCore"
+    return _lost(bake, run.role, instance.server, f"{why}; {see}")
+
+
 def ran_again(fleet: Fleet, proof: Attempt) -> tuple[str, ...]:
     """Return the steps that a server from the image should have found done, and did not report as skipped. Pure."""
     skipped = {step.step for step in proof.steps if step.result == "skipped"}
@@ -187,7 +218,7 @@ def _building(sight: Sight) -> Action:
         return ChooseStock("a bake begins with the stock image, never with yesterday's")
     if bake.builder is None:
         return Launch("builder", bake.stock, "there is no builder yet")
-    return _running("builder", sight.builder, bake.provision)
+    return _running(bake, "builder", sight.builder, bake.provision)
 
 
 def judged(bake: Bake, judge: Judge, fallbacks: tuple[Fallback, ...], attempts: int) -> TryAgain | FallBack | Fail:
@@ -222,7 +253,7 @@ def _imaged(sight: Sight, image: str) -> Action:
     if bake.prover is None:
         return Launch("prover", image, f"{image} is available, and unproven")
     if bake.proof is None or bake.proof.result == "running":
-        return _running("prover", sight.prover, bake.proof)
+        return _running(bake, "prover", sight.prover, bake.proof)
     return _judged(sight.fleet, bake.proof, image)
 
 
@@ -237,11 +268,18 @@ def _judged(fleet: Fleet, proof: Attempt, image: str) -> Action:
     return Prove(image, "a server from the image had nothing left to do and is healthy")
 
 
-def _running(role: Role, instance: Instance | None, attempt: Attempt | None) -> Action:
+def _running(bake: Bake, role: Role, instance: Instance | None, attempt: Attempt | None) -> Action:
     if instance is None:
         return Wait(2, f"EC2 does not show the {role} yet")
     if instance.state in DEAD:
-        return Fail(f"the {role} {instance.server} is {instance.state}", attempt.step if attempt else None)
+        step = attempt.step if attempt else None
+        return _lost(bake, role, instance.server, f"the {role} {instance.server} is {instance.state}", step)
     if instance.state != "running" or not instance.address:
         return Wait(1, f"the {role} {instance.server} is {instance.state}")
     return Run(role, instance, attempt, f"the {role} {instance.server} is running")
+
+
+def _lost(bake: Bake, role: Role, server: str, reason: str, step: str | None = None) -> Replace | Fail:
+    if len(bake.lost) < MOST_LOST:
+        return Replace(role, server, reason)
+    return Fail(f"{reason}; before it {' and '.join(bake.lost)} were lost", step)

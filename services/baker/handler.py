@@ -21,6 +21,7 @@ from services.baker.decide import (
     Launch,
     Nothing,
     Prove,
+    Replace,
     Role,
     Run,
     Settle,
@@ -28,10 +29,12 @@ from services.baker.decide import (
     Snapshot,
     TryAgain,
     Wait,
+    attempt_name,
     bake_id,
     decide,
     judged,
     recent,
+    unconnected,
 )
 from shared.advice import next_command
 from shared.alerts import LOG_TAIL_LIMIT, REASON_LIMIT, Alerts
@@ -60,6 +63,12 @@ log = structlog.get_logger()
 
 ROUNDS = 16
 """Steps that one message may take a bake; it has about a dozen in all."""
+
+_WITHOUT: Mapping[Role, Mapping[str, object]] = {
+    "builder": {"stage": "builder", "builder": None, "provision": None},
+    "prover": {"stage": "snapshot", "prover": None, "proof": None},
+}
+"""What a bake's record says that has no such server."""
 
 ALERT = "bake"
 SERVICE: ServiceName = "baker"
@@ -274,8 +283,8 @@ class Baker:
                 return LookAgain(action.after_s, action.reason)
             case Settle():
                 return await self._settle(sight.fleet, sight.bake)
-            case Fail() | Judge():
-                await (self._fail(sight.bake, action) if isinstance(action, Fail) else self._judge(sight, action))
+            case Fail() | Replace() | Judge():
+                await (self._judge(sight, action) if isinstance(action, Judge) else self._give_up(sight.bake, action))
                 return None
         try:
             return await self._go_on(sight, action)
@@ -314,12 +323,10 @@ class Baker:
                 await self._terminate(bake, action.builder)
                 await self._change(
                     bake,
-                    stage="builder",
                     fallbacks=(*bake.fallbacks, *action.fallbacks),
                     failed=(*bake.failed, action.attempt),
                     spoiled=(*bake.spoiled, action.builder),
-                    builder=None,
-                    provision=None,
+                    **_WITHOUT["builder"],
                 )
 
     async def _go_on(self, sight: Sight, action: ChooseStock | Launch | Run | Snapshot | Prove) -> Outcome | None:
@@ -349,35 +356,47 @@ class Baker:
     async def _launch(self, bake: Bake, action: Launch) -> None:
         """Launch the server, or adopt the one that was launched when the reply was lost."""
         tags = _tags(bake) | {ROLE_TAG: action.role}
-        found = [each for each in await self._servers.tagged(tags) if each.server not in bake.spoiled]
+        given_up = (*bake.spoiled, *bake.lost)
+        found = [each for each in await self._servers.tagged(tags) if each.server not in given_up]
         living = [each for each in found if each.state not in DEAD]
         if living:
             server = min(living, key=lambda each: (each.launched, each.server)).server
         else:
-            again = f"-{len(bake.spoiled) + 1}" if bake.spoiled else ""
+            again = f"-{len(given_up) + 1}" if given_up else ""
             server = await self._servers.launch(f"{bake.bake}-{action.role}{again}", action.image, bake.fleet, tags)
         await self._change(bake, **{action.role: server})
 
     async def _run(self, sight: Sight, action: Run) -> Outcome | None:
         bake = sight.bake
-        name, releases = f"{bake.bake}-{action.role}", bake.releases
+        releases = bake.releases
         if action.role == "builder":
-            name = name if not bake.failed else f"{name}-{len(bake.failed) + 1}"
             standings = await self._components.standings(sight.fleet) if action.attempt is None else {}
             releases = planned(standings, bake.fallbacks)
         pause = await self._runs.advance(
             sight.fleet,
             action.instance,
-            name,
+            attempt_name(bake, action.role),
             action.attempt,
             ledger=_Attempts(self._documents, self._runs, bake, action.role),
             releases=releases,
         )
         if pause is None:
             return None
+        instead = unconnected(bake, action, sight.now) if pause.kind == "offline" else None
+        if instead is not None:
+            await self._give_up(bake, instead)
+            return None
         booted = (sight.now - action.instance.launched).total_seconds()
         after = {"running": RUN_LOOK_S, "sending": 2, "offline": boot_look_s(booted)}[pause.kind]
         return LookAgain(after, pause.why)
+
+    async def _give_up(self, bake: Bake, action: Fail | Replace) -> None:
+        if isinstance(action, Fail):
+            await self._fail(bake, action)
+            return
+        log.warning("server lost", fleet=bake.fleet, bake=bake.bake, server=action.server, reason=action.reason)
+        await self._terminate(bake, action.server)
+        await self._change(bake, lost=(*bake.lost, action.server), **_WITHOUT[action.role])
 
     async def _fail(self, bake: Bake, action: Fail) -> None:
         log.warning("bake failed", fleet=bake.fleet, bake=bake.bake, step=action.step, reason=action.reason)
@@ -487,6 +506,8 @@ class _Attempts:
         def replace(bake: Bake | None) -> Bake | None:
             if bake is None or bake.ended is not None or bake.stage == "failed" or self._there(bake) != old:
                 return None
+            if (bake.builder, bake.prover) != (self.bake.builder, self.bake.prover):
+                return None  # another took its place
             return bake.model_copy(update=update)
 
         written = await self.documents.change(Bake, bake_key(self.bake.fleet, self.bake.bake), replace)

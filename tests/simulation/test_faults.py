@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pytest
@@ -427,6 +427,22 @@ def test_a_bake_whose_message_dies_in_an_outage_is_taken_further_by_the_next_swe
         assert any("image.bake.requested" in letter.body for letter in world.take_dead_letters())
         outage.times = 0
         world.come_to_rest(promoted(world, 2))
+        assert not living_builders(world)
+
+
+@pytest.mark.fault(22)
+@pytest.mark.parametrize("fate", ["mute", "lost"])
+@pytest.mark.parametrize("role", ["builder", "prover"])
+def test_a_bake_whose_builder_or_prover_never_comes_or_dies_makes_its_image_with_another(
+    role: str, fate: Literal["mute", "lost"]
+) -> None:
+    with staged() as world:
+        fresh_bake(world)
+        if role == "prover":
+            world.until(lambda: newest_bake(world)["image"])
+        world.ec2.weather.next_launch = fate
+        world.come_to_rest(promoted(world, 2))
+        assert len(newest_bake(world)["lost"]) == 1
         assert not living_builders(world)
 
 

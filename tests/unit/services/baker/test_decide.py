@@ -14,17 +14,20 @@ from services.baker.decide import (
     Launch,
     Nothing,
     Prove,
+    Replace,
     Run,
     Settle,
     Sight,
     Snapshot,
     TryAgain,
     Wait,
+    attempt_name,
     bake_id,
     decide,
     judged,
     ran_again,
     recent,
+    unconnected,
 )
 from shared.cloud import Image, Instance
 from shared.fleet import Fleet
@@ -62,10 +65,35 @@ def test_a_bake_that_was_overtaken_ends_before_it_has_a_builder_and_goes_on_once
 
 
 @pytest.mark.fault(24)
-def test_a_builder_that_ec2_does_not_show_is_waited_for_and_a_dead_one_fails_the_bake() -> None:
+def test_a_builder_that_ec2_does_not_show_is_waited_for_and_a_dead_one_is_replaced() -> None:
     assert isinstance(decide(sight(stock=STOCK, builder=None)), Wait)
     assert isinstance(decide(sight(stock=STOCK, builder=replace(BUILDER, state="pending"))), Wait)
-    assert isinstance(decide(sight(stock=STOCK, builder=replace(BUILDER, state="terminated"))), Fail)
+    assert isinstance(decide(sight(stock=STOCK, builder=replace(BUILDER, state="terminated"))), Replace)
+
+
+@pytest.mark.fault(22)
+def test_a_server_that_does_not_connect_within_twenty_minutes_is_replaced_and_the_third_fails_the_bake() -> None:
+    run = Run("builder", BUILDER, None, "")
+    seen = sight(stock=STOCK, builder=BUILDER).bake
+    assert unconnected(seen, run, START + timedelta(minutes=20)) is None
+    late = START + timedelta(minutes=20, seconds=1)
+    why = (
+        f"the builder {BUILDER.server} did not connect to Systems Manager within 0:20:00; "
+        f"see whether {STOCK} has the SSM agent, and its instance profile AmazonSSMManagedInstanceCore"
+    )
+    assert unconnected(seen, run, late) == Replace("builder", BUILDER.server, why)
+    once = seen.model_copy(update={"lost": ("i-00000001",)})
+    assert isinstance(unconnected(once, run, late), Replace)
+    twice = seen.model_copy(update={"lost": ("i-00000001", "i-00000002")})
+    assert unconnected(twice, run, late) == Fail(f"{why}; before it i-00000001 and i-00000002 were lost")
+
+
+def test_each_attempt_of_a_bake_has_a_name_of_its_own() -> None:
+    new = sight(stock=STOCK).bake
+    assert [attempt_name(new, role) for role in ("builder", "prover")] == [f"{new.bake}-builder", f"{new.bake}-prover"]
+    later = new.model_copy(update={"failed": (OK,), "lost": ("i-00000001",)})
+    names = [attempt_name(later, role) for role in ("builder", "prover")]
+    assert names == [f"{new.bake}-builder-3", f"{new.bake}-prover-2"]
 
 
 def test_the_plan_runs_on_the_builder_and_its_end_leads_to_the_image() -> None:
@@ -173,8 +201,11 @@ def test_why_a_bake_fails_is_said() -> None:
     for state in ("shutting-down", "terminated", "stopping", "stopped"):
         dead = replace(BUILDER, state=state)
         why = f"the builder {BUILDER.server} is {state}"
-        assert decide(sight(stock=STOCK, builder=dead)) == Fail(why)
-        assert decide(sight(stock=STOCK, builder=dead, provision=running)) == Fail(why, "compile")
+        assert decide(sight(stock=STOCK, builder=dead)) == Replace("builder", BUILDER.server, why)
+        lost: dict[str, Any] = {"lost": ("i-00000001", "i-00000002")}
+        why += "; before it i-00000001 and i-00000002 were lost"
+        assert decide(sight(stock=STOCK, builder=dead, **lost)) == Fail(why)
+        assert decide(sight(stock=STOCK, builder=dead, provision=running, **lost)) == Fail(why, "compile")
     proof = OK.model_copy(update={"result": "failed", "step": "health", "reason": "refused", "log_tail": "boom"})
     why = "the proof launch failed: refused"
     seen = sight(**built, image=IMAGE, prover=PROVER, proof=proof)

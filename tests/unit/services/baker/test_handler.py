@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -85,15 +86,28 @@ def builder_fails(world: FleetWorld) -> None:
         world.report(sent, "failed", failed("compile", "exit 1", "no such file"), "compile failed: exit 1")
 
 
+def first_of_each_dies(world: FleetWorld) -> None:
+    """The first builder and the first prover are gone as soon as they run the plan."""
+    images_come(world)
+    first = [of_role(world, role)[0].server for role in ("builder", "prover") if of_role(world, role)]
+    for sent in world.running:
+        if sent.server in first:
+            world.servers.set(replace(world.servers.known[sent.server], state="terminated"))
+        else:
+            world.report(sent, "ok", NOTHING if "prover" in sent.comment else FULL)
+
+
 def proof_runs_again(world: FleetWorld) -> None:
     images_come(world)
     for sent in world.running:
         world.report(sent, "ok", FULL)
 
 
-async def play(world: FleetWorld, agent: Path, answer: Answer = all_goes_well, message: Incoming = REQUEST) -> Outcome:
+async def play(
+    world: FleetWorld, agent: Path, answer: Answer = all_goes_well, message: Incoming = REQUEST, tries: int = 80
+) -> Outcome:
     """Deliver the message until it is done, as the consumer does; a process that dies is started again."""
-    for _ in range(80):
+    for _ in range(tries):
         try:
             outcome = await make(world, agent).handle(message)
         except Killed:
@@ -384,6 +398,40 @@ async def test_two_requests_at_once_mean_one_bake(world: FleetWorld, agent: Path
     assert len(of_role(world, "builder")) == 1
 
 
+async def test_a_builder_and_a_prover_that_die_are_replaced_and_the_bake_is_made_all_the_same(
+    world: FleetWorld, agent: Path
+) -> None:
+    await play(world, agent, first_of_each_dies)
+    record = await bake(world)
+    builders, provers = of_role(world, "builder"), of_role(world, "prover")
+    assert (record.stage, len(builders), len(provers)) == ("ready", 2, 2)
+    assert record.lost == (builders[0].server, provers[0].server)
+    assert (record.builder, record.prover) == (builders[1].server, provers[1].server)
+    assert [sent.server for sent in world.commands.sent] == [*map(_server, builders), *map(_server, provers)]
+    assert len({sent.comment for sent in world.commands.sent}) == 4
+    assert {each.state for each in world.servers.known.values()} == {"terminated"}
+
+
+def _server(instance: Instance) -> str:
+    return instance.server
+
+
+@pytest.mark.fault(22)
+async def test_a_bake_whose_servers_never_connect_fails_within_an_hour_or_so_and_says_so(
+    world: FleetWorld, agent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def online(_: str) -> bool:
+        return False
+
+    monkeypatch.setattr(world.commands, "online", online)
+    await play(world, agent, tries=500)
+    record = await bake(world)
+    assert (record.stage, len(of_role(world, "builder"))) == ("failed", 3)
+    assert "did not connect to Systems Manager within 0:20:00" in record.failure
+    assert record.seconds < 2 * 3600
+    assert {each.state for each in world.servers.known.values()} == {"terminated"}
+
+
 async def after_kill(agent: Path, answer: Answer, number: int, *, applied: bool) -> tuple[FleetWorld, int]:
     world = FleetWorld()
     await world.release("1")
@@ -398,7 +446,7 @@ def outline(record: Bake) -> object:
 
 
 @pytest.mark.parametrize("applied", [False, True])
-@pytest.mark.parametrize("answer", [all_goes_well, builder_fails])
+@pytest.mark.parametrize("answer", [all_goes_well, builder_fails, first_of_each_dies])
 @pytest.mark.fault(18)
 async def test_killed_at_any_call_the_bake_ends_as_if_nothing_had_happened(
     agent: Path, answer: Answer, applied: bool
