@@ -330,6 +330,7 @@ class Member(Part):
     image: ImageId
     releases: dict[ComponentName, Version] = Field(default_factory=dict)
     since: datetime
+    """When it first took traffic: an update does not change that."""
 
 
 class Leaver(Part):
@@ -339,6 +340,8 @@ class Leaver(Part):
     announced: datetime
     update: int | None = None
     """The rollout that it is brought up to date for: it stays in the group, and becomes a member again."""
+    since: datetime | None = None
+    """When it first took traffic."""
     told: bool = False
     """Whether the announcement is known to have been published; until then it is published again."""
 

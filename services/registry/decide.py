@@ -352,8 +352,12 @@ def membership(roll: Roll, old: Membership | None) -> Membership:
     leaving = tuple(each for each in before.leaving if _leaves(each, roll))
     gone = {each.server for each in leaving}
     known = {each.server: each for each in before.members}
+    returned = {each.server: each.since for each in before.leaving}
     serving = [each for each in roll.group.members if each.in_service and each.server not in gone]
-    members = [_member(each, roll, known.get(each.server)) for each in sorted(serving, key=lambda each: each.server)]
+    members = [
+        _member(each, roll, known.get(each.server), returned.get(each.server) or roll.now)
+        for each in sorted(serving, key=lambda each: each.server)
+    ]
     present = tuple(each for each in members if each is not None)
     return before.model_copy(update={"members": present, "leaving": leaving})
 
@@ -386,7 +390,7 @@ def _leaves(leaver: Leaver, roll: Roll) -> bool:
     return leaver.update is None or not member.in_service or roll.updating.get(leaver.server) == leaver.update
 
 
-def _member(member: GroupMember, roll: Roll, known: Member | None) -> Member | None:
+def _member(member: GroupMember, roll: Roll, known: Member | None, since: datetime) -> Member | None:
     instance = roll.instances.get(member.server)
     if instance is None or not instance.address:
         return known
@@ -397,7 +401,7 @@ def _member(member: GroupMember, roll: Roll, known: Member | None) -> Member | N
         zone=instance.zone or member.zone,
         image=instance.image,
         releases=launch.releases if launch else {},
-        since=known.since if known else roll.now,
+        since=known.since if known else since,
     )
 
 
@@ -407,7 +411,8 @@ def announced(old: Membership | None, server: str, now: datetime, update: int | 
     if any(each.server == server for each in before.leaving):
         return before
     members = tuple(each for each in before.members if each.server != server)
-    leaver = Leaver(server=server, announced=now, update=update)
+    since = next((each.since for each in before.members if each.server == server), None)
+    leaver = Leaver(server=server, announced=now, update=update, since=since)
     return before.model_copy(update={"members": members, "leaving": (*before.leaving, leaver)})
 
 

@@ -477,6 +477,14 @@ def test_a_server_that_is_updated_is_no_member_until_its_update_has_ended_whatev
     assert [each.server for each in for_another.members] == [ONE]
 
 
+def test_a_server_is_a_member_since_it_first_took_traffic_however_often_it_is_updated() -> None:
+    listed = membership(roll(serving(ONE)), None)
+    for hours in (2, 4):
+        off = announced(listed, ONE, hours_on(hours), update=hours)
+        listed = membership(replace(roll(serving(ONE)), now=hours_on(hours + 1)), off)
+    assert [each.since for each in listed.members] == [hours_on(1)]
+
+
 def test_a_server_that_leaves_the_group_in_the_middle_of_its_update_stays_off_the_list_until_it_is_gone() -> None:
     old = Membership(leaving=(Leaver(server=ONE, announced=START, update=3),))
     assert membership(roll(serving(ONE, "Terminating:Wait")), old) == old
@@ -497,12 +505,12 @@ def test_members_are_listed_by_id_and_only_the_one_that_leaves_is_taken_off() ->
     assert [each.server for each in both.members] == [ONE, TWO]
     off = announced(both, ONE, hours_on(2), update=4)
     assert [each.server for each in off.members] == [TWO]
-    assert off.leaving == (Leaver(server=ONE, announced=hours_on(2), update=4),)
+    assert off.leaving == (Leaver(server=ONE, announced=hours_on(2), update=4, since=hours_on(1)),)
     two_off = announced(off, TWO, hours_on(3))
     published = told(two_off, ONE, hours_on(5))
     assert published.leaving == (
-        Leaver(server=ONE, announced=hours_on(5), update=4, told=True),
-        Leaver(server=TWO, announced=hours_on(3)),
+        Leaver(server=ONE, announced=hours_on(5), update=4, since=hours_on(1), told=True),
+        Leaver(server=TWO, announced=hours_on(3), since=hours_on(1)),
     )
     assert told(published, ONE, hours_on(6)) == published
 
