@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -75,9 +76,14 @@ def standing(found: Found) -> Standing:
         return "none" if last is None else "deleted"
     if pointer == last:
         return "settled"
-    known = ("", last.write_id) if last else ("",)
-    ours = pointer.write_id not in known and pointer.generation == next_generation(last)
+    ours = pointer.write_id == seal(pointer) and pointer.generation == next_generation(last)
     return "unfinished" if ours else "edited"
+
+
+def seal(pointer: Pointer) -> str:
+    """Return the write id of a pointer of ours: a digest of all that it says, so that an edit by hand shows. Pure."""
+    said = pointer.model_dump_json(by_alias=True, exclude={"write_id"})
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
 def in_force(found: Found) -> Found:

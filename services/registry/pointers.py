@@ -6,22 +6,21 @@ written any number into it by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from services.registry.decide import Found, next_generation
+from services.registry.decide import Found, next_generation, seal
 from shared.cloud import Conflict, ObjectsPort, StoredObject
-from shared.documents import CorruptDocument, new_write_id
+from shared.documents import CorruptDocument
 from shared.records import Pointer, history_key, pointer_key
 
 
 class Pointers:
     """Reads and writes pointers, on condition. All calls raise CloudError; reading raises CorruptDocument too."""
 
-    def __init__(self, objects: ObjectsPort, new_id: Callable[[], str] = new_write_id) -> None:
+    def __init__(self, objects: ObjectsPort) -> None:
         self._objects = objects
-        self._new_id = new_id
 
     async def look(self, fleet: str) -> Found:
         """Return the pointer as it is, and the end of its history."""
@@ -39,8 +38,8 @@ class Pointers:
 
     async def move(self, fleet: str, found: Found, pointer: Pointer) -> bool:
         """Write the pointer over the one that was found, as the next generation; False when another was quicker."""
-        generation = next_generation(found.last)
-        new = pointer.model_copy(update={"generation": generation, "write_id": self._new_id()})
+        new = pointer.model_copy(update={"generation": next_generation(found.last)})
+        new = new.model_copy(update={"write_id": seal(new)})
         try:
             await self._objects.put(pointer_key(fleet), _encode(new), match=found.etag, absent=found.etag is None)
         except Conflict:

@@ -35,6 +35,7 @@ from services.registry.decide import (
     refusal,
     revert,
     rollback,
+    seal,
     standing,
     to_blame,
     told,
@@ -67,8 +68,9 @@ def baked(hours: float) -> Bake:
 
 def pointer(name: str = A, hours: float = 0, by: str = PROMOTER, generation: int = 1, **more: Any) -> Pointer:
     asked = {} if by == PROMOTER else {"asked": START + hours * HOUR}
-    made = {"bake": bake_name(hours), "write_id": f"w{generation}", **asked, **more}
-    return Pointer(image=name, since=START + hours * HOUR, by=by, generation=generation, **made)
+    said: dict[str, Any] = {"bake": bake_name(hours), **asked, **more}
+    made = Pointer(image=name, since=START + hours * HOUR, by=by, generation=generation, **said)
+    return made if "write_id" in more else made.model_copy(update={"write_id": seal(made)})
 
 
 IMAGES = {A: image(A, 0), B: image(B, 1), C: image(C, 2)}
@@ -131,7 +133,9 @@ def test_a_pointer_stands_settled_unfinished_or_edited() -> None:
     "edited",
     [
         pointer(B),
-        pointer(B, generation=2, write_id="w1"),
+        pointer(B, generation=2, write_id=pointer().write_id),
+        pointer(B, generation=2).model_copy(update={"image": A}),
+        pointer(B, generation=2).model_copy(update={"reason": "by hand"}),
         pointer(B, generation=2, write_id=""),
         pointer(B, generation=7),
         pointer(B, generation=0, write_id=""),

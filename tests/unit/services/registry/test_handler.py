@@ -346,6 +346,21 @@ async def test_an_edit_that_names_no_fit_image_is_alerted_once_and_the_template_
     assert [each.image for each in chain(world)] == [A, B, A]
 
 
+@pytest.mark.fault(3)
+async def test_an_edit_of_a_pointer_that_a_killed_registry_had_yet_to_record_is_no_write_of_its_own(
+    world: FleetWorld,
+) -> None:
+    """Found by thirty days of seed 4: the edit named an image that does not exist, and was announced as promoted."""
+    await promoted(world, A, B)
+    del world.objects.bodies[history_key("web", 2)]
+    edit(world, image="ami-0000dead")
+    await make(world).handle(Tick())
+    assert "ami-0000dead" not in {each.image for each in world.servers.versions["web"]}
+    assert "ami-0000dead" not in {each.image for each in world.publisher.of(ImagePromoted)}
+    assert causes(world.publisher.of(AlertRaised)) == ["pointer"]
+    assert [each.image for each in chain(world)] == [A, B]
+
+
 async def test_lifting_a_pin_never_accepts_an_edit_that_was_refused(world: FleetWorld) -> None:
     await promoted(world, A, B)
     await make(world).handle(ImagePinRequested(time=world.now, fleet="web", image=B, by="ada"))
