@@ -182,10 +182,12 @@ class Baker:
 
     async def _stands(self, fleet: Fleet, latest: Baking) -> bool:
         key = bake_key(fleet.fleet, latest.bake)
-        if await self._documents.get(Bake, key) is None:
-            return self._clock.now() < latest.claimed + UNRECORDED
-        await self._advance(fleet, latest.bake)
         bake = await self._documents.get(Bake, key)
+        if bake is None:
+            return self._clock.now() < latest.claimed + UNRECORDED
+        if bake.ended is None:
+            await self._advance(fleet, latest.bake)
+            bake = await self._documents.get(Bake, key)
         return bake is not None and bake.ended is None
 
     async def _over_budget(self, fleet: Fleet, bake: str, budget: int) -> bool:

@@ -358,10 +358,11 @@ def membership(roll: Roll, old: Membership | None) -> Membership:
     leaving = tuple(each for each in before.leaving if _leaves(each, roll))
     gone = {each.server for each in leaving}
     known = {each.server: each for each in before.members}
-    returned = {each.server: each.since for each in before.leaving}
+    listed: tuple[Leaver | Member, ...] = (*before.leaving, *before.members)
+    firsts = {each.server: each.since for each in listed}
     serving = [each for each in roll.group.members if each.in_service and each.server not in gone]
     members = [
-        _member(each, roll, known.get(each.server), returned.get(each.server) or roll.now)
+        _member(each, roll, known.get(each.server), firsts.get(each.server) or roll.now)
         for each in sorted(serving, key=lambda each: each.server)
     ]
     present = tuple(each for each in members if each is not None)
@@ -407,7 +408,7 @@ def _member(member: GroupMember, roll: Roll, known: Member | None, since: dateti
         zone=instance.zone or member.zone,
         image=instance.image,
         releases=launch.releases if launch else {},
-        since=known.since if known else since,
+        since=since,
     )
 
 

@@ -63,7 +63,7 @@ def _strength(world: World) -> Iterator[str]:
 
 def _rolled_out(world: World) -> Iterator[str]:
     """13: a rollout has ended, and servers in service run what is set."""
-    release, rollout = _document(world, current_release_key(NAME, COMPONENT)), _document(world, rollout_key(NAME))
+    release, rollout = document(world, current_release_key(NAME, COMPONENT)), document(world, rollout_key(NAME))
     if rollout.get("state") == "running" or rollout.get("taken"):
         yield f"rollout {rollout['number']} is {rollout['state']} with {len(rollout['taken'])} on the way"
     for member in world.group().members:
@@ -73,7 +73,8 @@ def _rolled_out(world: World) -> Iterator[str]:
             yield f"{member.server} runs release {runs} of {COMPONENT}, {release['version']} is set"
 
 
-def _document(world: World, key: str) -> dict[str, Any]:
+def document(world: World, key: str) -> dict[str, Any]:
+    """Return what a document says; nothing where there is none."""
     stored = world.bucket.get(key)
     return orjson.loads(stored.body) if stored is not None else {}
 

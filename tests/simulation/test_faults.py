@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-import orjson
 import pytest
 
 from shared.fleet import Fleet
@@ -22,7 +21,7 @@ from tests.simulation.loop import START
 from tests.simulation.machines import STOCK
 from tests.simulation.operators import Deed
 from tests.simulation.process import Process
-from tests.simulation.rest import at_rest
+from tests.simulation.rest import at_rest, document
 from tests.simulation.staged import ONCE, Rule, StagedWorld, alert_stands, play_staged, staged
 
 pytestmark = pytest.mark.timeout(600)
@@ -392,10 +391,8 @@ def living_builders(world: StagedWorld, *roles: str) -> list[str]:
 
 
 def newest_bake(world: StagedWorld) -> dict[str, Any]:
-    """Return the record of the bake that was asked for last; without a stage when it has none yet."""
-    [*_, key] = world.bucket.keys(f"fleets/{NAME}/bakes/")
-    stored = world.bucket.get(key)
-    return orjson.loads(stored.body) if stored is not None else {}
+    """Return the record of the bake that was asked for last."""
+    return document(world, world.bucket.keys(f"fleets/{NAME}/bakes/")[-1])
 
 
 @pytest.mark.fault(25, 26)

@@ -407,13 +407,9 @@ async def test_a_builder_and_a_prover_that_die_are_replaced_and_the_bake_is_made
     assert (record.stage, len(builders), len(provers)) == ("ready", 2, 2)
     assert record.lost == (builders[0].server, provers[0].server)
     assert (record.builder, record.prover) == (builders[1].server, provers[1].server)
-    assert [sent.server for sent in world.commands.sent] == [*map(_server, builders), *map(_server, provers)]
+    assert [sent.server for sent in world.commands.sent] == [each.server for each in (*builders, *provers)]
     assert len({sent.comment for sent in world.commands.sent}) == 4
     assert {each.state for each in world.servers.known.values()} == {"terminated"}
-
-
-def _server(instance: Instance) -> str:
-    return instance.server
 
 
 @pytest.mark.fault(22)
