@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from shared.clock import Clock
 from shared.cloud import PublisherPort
 from shared.documents import CorruptDocument, Documents
@@ -77,6 +79,16 @@ class Alerts:
         await self._publisher.publish(message)
         await self._documents.delete(key)
         return True
+
+    async def clear_where(self, fleet: str, over: Callable[[str], bool], prefix: str = "") -> None:
+        """Clear the fleet's alerts whose cause begins with ``prefix`` and is over. One listing finds what stands.
+
+        Raises CloudError and CorruptDocument.
+        """
+        for key in await self._documents.keys(alert_key(fleet, prefix).removesuffix(".json")):
+            cause = key.rsplit("/", 1)[1].removesuffix(".json")
+            if over(cause):
+                await self.clear(fleet, cause)
 
 
 def _announced(alarm: Alarm | None) -> Alarm | None:

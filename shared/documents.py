@@ -125,6 +125,18 @@ class Documents:
         written: Written[R] = await self._changes.ask((model, key), decide)
         return written
 
+    async def amend(
+        self, model: type[R], key: str, seen: R | None, decide: Callable[[R | None], R | None]
+    ) -> Written[R]:
+        """Change a document that was read a moment ago: it is read again only where something is to be written.
+
+        Raises as ``change`` does.
+        """
+        new = decide(seen)
+        if new is None or new == seen:
+            return Written(seen, changed=False)
+        return await self.change(model, key, decide)
+
     async def _write(self, document: tuple[type[R], str], decisions: Sequence[_Decide[R]]) -> list[_Outcome[R]]:
         """Read once, decide one after another, write once; anew each time that the write loses."""
         model, key = document

@@ -29,12 +29,16 @@ class Fleets:
     def __init__(self, objects: ObjectsPort) -> None:
         self._objects = objects
 
-    async def names(self) -> Sequence[str]:
-        """Return the names of all fleets, sorted. Raises CloudError.
+    async def folders(self) -> Sequence[str]:
+        """Return the names of all folders that may be a fleet's, sorted. Raises CloudError.
 
-        A fleet's folder has thousands of objects in time, so only the folders are listed, and each is asked.
+        A folder has thousands of objects in time, so only the folders are listed.
         """
-        folders = [name for name in await self._objects.folders("fleets/") if _is_name(name)]
+        return [name for name in await self._objects.folders("fleets/") if _is_name(name)]
+
+    async def names(self) -> Sequence[str]:
+        """Return the names of all fleets, sorted: each folder is asked whether it is one's. Raises CloudError."""
+        folders = await self.folders()
         described = await asyncio.gather(*(self._objects.get(config_key(name)) for name in folders))
         return [name for name, stored in zip(folders, described, strict=True) if stored is not None]
 

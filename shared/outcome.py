@@ -39,3 +39,11 @@ class Reject:
 
 
 Outcome = Done | LookAgain | Retry | Reject
+
+
+def patience_s(waited_s: float) -> int:
+    """Return how soon to look again at what was waited for so long: each second at first, at last every twenty. Pure.
+
+    What has not come after five minutes hardly ever comes by itself, and may be waited for as long as a launch takes.
+    """
+    return 1 if waited_s < 30 else 2 if waited_s < 90 else 5 if waited_s < 300 else 20

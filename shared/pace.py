@@ -16,7 +16,7 @@ from typing import Literal
 from shared.alerts import Alerts
 from shared.clock import Clock
 from shared.documents import Documents
-from shared.records import Pace, Paces, StepResult, Took, alert_key, paces_key
+from shared.records import Pace, Paces, StepResult, Took, paces_key
 
 LATEST = 3
 USUAL = 20
@@ -116,11 +116,7 @@ class Pacing:
         for cause, each in slows.items():
             command = f"python -m ops launch pace {fleet}"
             await self._alerts.raise_alert(fleet, cause, each.sentence(kind), command, step=each.step)
-        prefix = alert_key(fleet, _cause(kind, "")).removesuffix(".json")
-        for standing in await self._documents.keys(prefix):
-            cause = standing.rsplit("/", 1)[1].removesuffix(".json")
-            if cause not in slows:
-                await self._alerts.clear(fleet, cause)
+        await self._alerts.clear_where(fleet, lambda cause: cause not in slows, _cause(kind, ""))
 
 
 def _cause(kind: Kind, step: str) -> str:

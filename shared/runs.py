@@ -22,6 +22,7 @@ from shared.clock import Clock
 from shared.cloud import CommandsPort, CommandState, CommandStatus, Conflict, Instance, ObjectsPort
 from shared.documents import CorruptDocument
 from shared.fleet import Fleet
+from shared.outcome import patience_s
 from shared.outlines import Outline
 from shared.plan import Content, Plan
 from shared.planning import inputs_of, make_plan, plan_digest
@@ -45,6 +46,9 @@ LOST_S = 300
 PICK_UP_S = 600
 """So long a connected server may take to begin; the document bounds the run itself."""
 
+RUN_LOOK_S = 30
+"""How often a plan that runs is looked at: its end is told of, mostly."""
+
 TAIL = 4000
 """Characters of a command's output that are kept where the agent left no report."""
 
@@ -66,6 +70,12 @@ class Pause:
 
     kind: Literal["offline", "running", "sending"]
     why: str
+
+    def look_s(self, waited_s: float, running_s: int = RUN_LOOK_S) -> int:
+        """Return how soon to look again at a server waited for so long; ``running_s`` while its plan runs. Pure."""
+        if self.kind == "offline":
+            return patience_s(waited_s)
+        return running_s if self.kind == "running" else 2
 
 
 class NoPlan(Exception):
@@ -259,14 +269,6 @@ def read_report(body: bytes, attempt: str) -> Report | None:
     except ValidationError:
         return None
     return report if report.attempt == attempt else None
-
-
-def boot_look_s(elapsed_s: float) -> int:
-    """Return how soon to look again at a server that boots: every second at first, three times a minute at last. Pure.
-
-    One that is not there after five minutes hardly ever comes, and is looked at for as long as its launch may take.
-    """
-    return 1 if elapsed_s < 30 else 2 if elapsed_s < 90 else 5 if elapsed_s < 300 else 20
 
 
 def judge(status: CommandStatus, report: Report | None, age_s: float) -> Progress:

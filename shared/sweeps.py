@@ -52,11 +52,11 @@ class Sweeps:
             return await self.one(only, look)
         told: list[str] = []
         failed: list[CloudError | CorruptDocument] = []
-        for fleet in await self._fleets.names():
+        for fleet in await self._fleets.folders():
             try:
                 told.append(f"{fleet}: {(await self.one(fleet, look)).why}")
-            except UnknownFleet as error:
-                told.append(str(error))
+            except UnknownFleet:
+                continue  # what is left in the folder of a fleet that is no more
             except CorruptDocument as error:
                 told.append(f"{fleet}: {error}")
                 failed += [] if await self._alerts.corrupt(error) else [error]

@@ -32,7 +32,6 @@ LIFE_SHARE = 0.9
 """Of the hours after which the janitor reaps builders: a bake gives up before its builder is taken from it."""
 
 DEAD = ("shutting-down", "terminated", "stopping", "stopped")
-RUN_LOOK_S = 30
 IMAGE_LOOK_S = 10
 
 Role = Literal["builder", "prover"]

@@ -11,7 +11,6 @@ import structlog
 
 from services.baker.decide import (
     DEAD,
-    RUN_LOOK_S,
     STALE,
     UNRECORDED,
     ChooseStock,
@@ -54,7 +53,7 @@ from shared.names import ServiceName
 from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.pace import Pacing
 from shared.records import Attempt, Bake, Baking, bake_key, baking_key
-from shared.runs import NoPlan, Runs, boot_look_s
+from shared.runs import RUN_LOOK_S, NoPlan, Runs
 from shared.runspans import trace_bake
 from shared.sweeps import Sweeps
 from shared.tracing import joined, traceparent
@@ -389,8 +388,7 @@ class Baker:
             await self._give_up(bake, instead)
             return None
         booted = (sight.now - action.instance.launched).total_seconds()
-        after = {"running": RUN_LOOK_S, "sending": 2, "offline": boot_look_s(booted)}[pause.kind]
-        return LookAgain(after, pause.why)
+        return LookAgain(pause.look_s(booted), pause.why)
 
     async def _give_up(self, bake: Bake, action: Fail | Replace) -> None:
         if isinstance(action, Fail):

@@ -119,9 +119,8 @@ class Janitor:
         return "; ".join(told) or "nothing is due"
 
     async def _tell_stop(self, fleet: str, stop: Stop | None) -> None:
-        for cause in decide.STOP_CAUSES:
-            if stop is None or stop.cause != cause:
-                await self._alerts.clear(fleet, cause)
+        over = {*decide.STOP_CAUSES} - {stop.cause if stop else ""}
+        await self._alerts.clear_where(fleet, over.__contains__)
         if stop is not None:
             await self._alerts.raise_alert(fleet, stop.cause, stop.reason, _advice(fleet, stop))
 

@@ -43,8 +43,8 @@ from shared.names import LAUNCH_HOOK, ServiceName
 from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.pace import Pacing
 from shared.phases import from_image
-from shared.records import Attempt, Failures, Fallback, Launch, alert_key, failures_key, launch_key
-from shared.runs import NoPlan, Pause, Runs, boot_look_s
+from shared.records import Attempt, Failures, Fallback, Launch, failures_key, launch_key
+from shared.runs import NoPlan, Pause, Runs
 from shared.runspans import trace_launch
 from shared.sweeps import Sweeps
 from shared.tracing import joined, traceparent
@@ -298,8 +298,7 @@ class Provisioner:
         elapsed = (sight.now - launch.claimed).total_seconds()
         if pause.kind == "running" or elapsed > beat:
             await self._groups.heartbeat(launch.fleet, launch.server, LAUNCH_HOOK)
-        after = {"running": beat, "sending": 2, "offline": boot_look_s(elapsed)}[pause.kind]
-        return LookAgain(min(after, beat), pause.why)
+        return LookAgain(min(pause.look_s(elapsed, running_s=beat), beat), pause.why)
 
     async def _unplanned(self, sight: Sight, error: NoPlan) -> Outcome:
         """Call a person and keep the server waiting: with the release set, the launch goes on."""
@@ -408,9 +407,7 @@ class Provisioner:
     async def _clear_alerts(self, fleet: str) -> None:
         """A server came through: what stood in the way of launches has passed."""
         await self._documents.delete(failures_key(fleet))
-        prefix = alert_key(fleet, ALERT).removesuffix(".json")
-        for key in await self._documents.keys(prefix):
-            await self._alerts.clear(fleet, key.rsplit("/", 1)[1].removesuffix(".json"))
+        await self._alerts.clear_where(fleet, lambda _: True, ALERT)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,6 @@ log = structlog.get_logger()
 ROUNDS = 12
 """Steps that one message may take an update; each attempt takes three or four."""
 
-LOOK_S = {"running": 30, "sending": 2, "offline": 5}
-
 
 class Updates:
     """The updates' keeper. All calls raise CloudError and CorruptDocument, and may be repeated."""
@@ -147,7 +145,8 @@ class Updates:
             return await self._unplanned(fleet, update, error)
         if pause is not None and action.late is not None:
             return await self._end(sight, action.late)
-        return LookAgain(LOOK_S[pause.kind], pause.why) if pause else None
+        waited = (sight.now - update.began).total_seconds()
+        return LookAgain(pause.look_s(waited), pause.why) if pause else None
 
     async def _unplanned(self, fleet: Fleet, update: Update, error: NoPlan) -> Outcome | None:
         """Nothing was done to the server yet, or it was on its way back: then nobody knows what it runs."""

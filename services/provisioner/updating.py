@@ -8,6 +8,7 @@ from typing import Literal
 
 from shared.cloud import GroupMember, Instance
 from shared.fleet import Fleet
+from shared.outcome import patience_s
 from shared.records import Attempt, Launch, Leaver, Rollout, Taken, Update
 
 Result = Literal["updated", "undone", "failed", "left"]
@@ -162,7 +163,8 @@ def _draining(sight: Sight) -> Action:
     if sight.fleet.policies.rollout.drain:
         leaver = sight.leaver
         if leaver is None or not leaver.told:
-            return Wait(1, f"{sight.server} has yet to be announced as gone")
+            waited = (sight.now - sight.update.began).total_seconds()
+            return Wait(patience_s(waited), f"{sight.server} has yet to be announced as gone")
         left = sight.fleet.policies.drain.seconds - (sight.now - leaver.announced).total_seconds()
         if left > 0:
             return Wait(max(1, round(left + 0.5)), f"{sight.server} drains for {left:.0f} s more")

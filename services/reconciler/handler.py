@@ -303,7 +303,7 @@ class Reconciler:
         said = decide.word(view)
         if before is None or before.state != said.state:
             await self._publisher.publish(self._fact(view.fleet.fleet, said))
-        written = await self._documents.change(FleetStatus, key, lambda old: decide.status_after(view, old))
+        written = await self._documents.amend(FleetStatus, key, before, lambda old: decide.status_after(view, old))
         await self._announce(view.fleet.fleet, written.document, lambda each: decide.happened(view, each))
         return said.reason
 
@@ -327,9 +327,8 @@ class Reconciler:
         return why
 
     async def _tell_hold(self, fleet: str, held: Hold | None) -> None:
-        for cause in (GROUP_MISSING, *decide.HOLD_CAUSES):
-            if held is None or held.cause != cause:
-                await self._alerts.clear(fleet, cause)
+        over = {GROUP_MISSING, *decide.HOLD_CAUSES} - {held.cause if held else ""}
+        await self._alerts.clear_where(fleet, over.__contains__)
         if held is not None:
             await self._alerts.raise_alert(fleet, held.cause, held.reason, held.next)
 

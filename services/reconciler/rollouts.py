@@ -121,8 +121,8 @@ class Rollouts:
                     reason=after.why[:2000],
                 )
             )
-        written = await self._documents.change(
-            Rollout, rollout_key(after.fleet), lambda old: rolling.rolled(scene, old)
+        written = await self._documents.amend(
+            Rollout, rollout_key(after.fleet), before, lambda old: rolling.rolled(scene, old)
         )
         return written.document
 

@@ -121,8 +121,10 @@ class Images:
         image = newest(await self._images(fleet), name)
         bake = await self._documents.get(Bake, bake_key(name, image.tags[BAKE_TAG])) if image else None
         if image is not None and bake is not None and (bake.stage, bake.image) == ("ready", image.image):
-            await self._moved(fleet, self._promotion_of(bake, image.image))
-            found = await self._pointers.look(name)
+            promote = self._promotion_of(bake, image.image)
+            if isinstance(await promote(in_force(found)), Move):
+                await self._moved(fleet, promote)
+                found = await self._pointers.look(name)
         if found.pointer is not None and standing(found) == "settled":
             await self._align(name, found.pointer)
             await self._alerts.clear(name, ALERT)

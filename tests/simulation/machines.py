@@ -23,11 +23,14 @@ from tests.simulation.past import Past
 
 GROUP_TAG = "aws:autoscaling:groupName"
 STOCK = "ami-00000000000000000"
+HANGS_S = 30.0
+"""How often what runs on a server that hangs is asked whether it goes on."""
+
 FORGOTTEN_AFTER_S = 3600.0
 """How long EC2 shows a terminated instance."""
 
 Trouble = Literal["", "sick", "hung", "mute"]
-"""Sick: its page answers badly. Hung: it does not answer. Mute: Systems Manager's agent never connects."""
+"""Sick: its page answers badly. Hung: nothing on it goes on. Mute: Systems Manager's agent never connects."""
 
 
 @dataclass(eq=False)
@@ -358,8 +361,8 @@ class Ec2:
 
     # Commands.
 
-    def send(self, server: str, document: str, parameters: Mapping[str, str], comment: str) -> str:
-        """Run a plan on a server."""
+    def send(self, server: str, document: str, parameters: Mapping[str, str], comment: str, timeout_s: int) -> str:
+        """Run a plan on a server, unless it hangs for so long that it has not begun in time."""
         machine = self.machines.get(server)
         if machine is None or not machine.online:
             raise NotFound(f"{server} is not connected")
@@ -370,7 +373,7 @@ class Ec2:
         self.commands[sent.command] = sent
         stored = self.bucket.get(key_of(parameters["PlanUrl"], "get"))
         plan = Plan.model_validate_json(stored.body) if stored else None
-        sent.task = self.loop.create_task(self._execute(machine, sent, plan), context=Context())
+        sent.task = self.loop.create_task(self._execute(machine, sent, plan, timeout_s), context=Context())
         machine.tasks.append(sent.task)
         return sent.command
 
@@ -383,8 +386,12 @@ class Ec2:
             sent.task.cancel()
             self._over(sent, CommandStatus(CommandState.CANCELLED, detail="Cancelled"))
 
-    async def _execute(self, machine: Machine, sent: Sent, plan: Plan | None) -> None:
+    async def _execute(self, machine: Machine, sent: Sent, plan: Plan | None, timeout_s: int) -> None:
         """Do as the agent does: one run at a time, each step that the ledger does not have, and a report."""
+        await self._hangs(machine, sent.sent + timeout_s)
+        if machine.trouble == "hung":
+            self._over(sent, CommandStatus(CommandState.TIMED_OUT, detail="Delivery Timed Out"))
+            return
         if plan is None:
             self._ended(sent, failed="the plan cannot be fetched")
             return
@@ -427,6 +434,7 @@ class Ec2:
         began, disk = self._moment(), machine.disk
         again = step.step in disk.ledger or step.component in disk.releases
         await asyncio.sleep(_seconds(step, again, machine.disk.broken) * self.pace * self.chance.uniform(0.8, 1.2))
+        await self._hangs(machine)
         why = self._failure(machine, step)
         self.stepped(machine.now.server, step.step, step.fingerprint, not why)
         if not why and step.kind != "check":
@@ -442,6 +450,11 @@ class Ec2:
             reason=why,
             log_tail=f"{step.step}: {why}" if why else "",
         )
+
+    async def _hangs(self, machine: Machine, until: float = float("inf")) -> None:
+        """Let time pass while it does, at most until then."""
+        while machine.trouble == "hung" and self.loop.time() < until:  # noqa: ASYNC110  many set it
+            await asyncio.sleep(HANGS_S)
 
     def _failure(self, machine: Machine, step: PlannedStep) -> str:
         if step.kind == "check" and (machine.disk.broken or machine.trouble):
@@ -495,6 +508,7 @@ _EVENT_WORD = {
     CommandState.SUCCEEDED: "Success",
     CommandState.FAILED: "Failed",
     CommandState.CANCELLED: "Cancelled",
+    CommandState.TIMED_OUT: "TimedOut",
 }
 """What Systems Manager calls the end of a command in its events."""
 

@@ -147,9 +147,10 @@ class CommandsFacade(_Facade):
     async def send(
         self, server: str, document: str, parameters: Mapping[str, str], comment: str, timeout_s: int
     ) -> str:
-        return await self._process.write(
-            "commands.send", lambda: self._world.ec2.send(server, document, parameters, comment), retried=False
-        )
+        def effect() -> str:
+            return self._world.ec2.send(server, document, parameters, comment, timeout_s)
+
+        return await self._process.write("commands.send", effect, retried=False)
 
     async def find(self, server: str, comment: str) -> str | None:
         return await self._process.read("find", lambda at: self._world.ec2.find(server, comment, at), late=True)

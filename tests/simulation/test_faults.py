@@ -356,20 +356,24 @@ def test_where_there_is_no_image_to_go_back_to_launches_wait_after_a_few_and_com
 
 
 @pytest.mark.fault(22)
-def test_a_server_that_never_reports_is_given_up_before_its_hook_ends_and_replaced() -> None:
+@pytest.mark.parametrize(("fate", "commands"), [("mute", []), ("hung", ["timedout"])])
+def test_a_server_that_never_reports_is_given_up_before_its_hook_ends_and_replaced(
+    fate: Literal["mute", "hung"], commands: list[str]
+) -> None:
     def impatient(fleet: Fleet) -> Fleet:
         launch = fleet.policies.launch.model_copy(update={"deadline": 900})
         return fleet.model_copy(update={"policies": fleet.policies.model_copy(update={"launch": launch})})
 
     with staged(change=impatient) as world:
-        world.ec2.weather.next_launch = "mute"
+        world.ec2.weather.next_launch = fate
         world.groups.set_desired(NAME, 3)
         world.pass_time(minutes=5)
-        [mute] = [each.server for each in world.group().members if not each.in_service]
+        [silent] = [each.server for each in world.group().members if not each.in_service]
         world.come_to_rest(lambda: len(world.serving()) == 3)
-        assert mute not in world.serving()
+        assert silent not in world.serving()
+        assert [each.rsplit(": ", 1)[1] for each in world.told("ran") if f" {silent}: " in each] == commands
         assert any(
-            f'"server":"{mute}"' in each and "server.provision.failed" in each for each in world.told("publish")
+            f'"server":"{silent}"' in each and "server.provision.failed" in each for each in world.told("publish")
         ), world.told("publish")
 
 

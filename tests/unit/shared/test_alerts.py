@@ -68,6 +68,17 @@ async def test_clearing_what_does_not_stand_says_nothing(world: World) -> None:
     assert world.publisher.published == []
 
 
+async def test_of_the_alerts_with_a_prefix_those_that_are_over_are_cleared_after_one_listing(world: World) -> None:
+    for fleet, cause in [("web", "slow-build"), ("web", "slow-code"), ("web", "bake-failed"), ("api", "slow-build")]:
+        await world.raise_it(fleet=fleet, cause=cause)
+    world.objects.calls.clear()
+    await world.alerts.clear_where("web", lambda cause: cause != "slow-code", "slow-")
+    assert [(each.fleet, each.cause) for each in world.publisher.of(AlertCleared)] == [("web", "slow-build")]
+    assert len(world.objects.called("get")) == 1
+    await world.alerts.clear_where("web", lambda cause: cause != "slow-code")
+    assert [each.cause for each in world.publisher.of(AlertCleared)] == ["slow-build", "bake-failed"]
+
+
 async def test_an_alert_that_could_not_be_published_is_published_by_the_next_who_raises_it(world: World) -> None:
     world.publisher.fail("publish", Unavailable("down"))
     with pytest.raises(Unavailable):

@@ -129,6 +129,19 @@ async def test_what_is_left_alone_is_not_written(
     assert len(objects.called("put")) == 1
 
 
+async def test_what_was_read_a_moment_ago_is_read_again_only_to_be_changed(
+    documents: Documents, objects: FakeObjects
+) -> None:
+    created = await documents.create(KEY, NEVER)
+    for decide in (lambda old: None, lambda old: old):
+        assert await documents.amend(Pause, KEY, created, decide) == Written(created, changed=False)
+    assert objects.called("get") == []
+    objects.bodies[KEY] = await written_by_another(objects, "bob")
+    written = await documents.amend(Pause, KEY, created, by("ann"))
+    assert written.document is not None
+    assert (written.document.generation, written.document.by) == (3, "nobody bob ann")
+
+
 @pytest.mark.fault(2)
 async def test_a_lost_race_is_decided_anew_on_what_the_winner_wrote(documents: Documents, objects: FakeObjects) -> None:
     await documents.create(KEY, NEVER)

@@ -40,6 +40,7 @@ async def test_the_names_are_those_of_the_described_fleets(objects: FakeObjects)
         "fleets/gone/membership.json": b"{}",
     }
     assert list(await Fleets(objects).names()) == ["api", "web"]
+    assert list(await Fleets(objects).folders()) == ["api", "gone", "web"]
     assert objects.called("keys") == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from shared.cloud import CommandState, CommandStatus, Unavailable
 from shared.plan import Plan
 from shared.records import Attempt, Report, manifest_key, run_prefix
-from shared.runs import LOST_S, UNSENT_S, NoPlan, Pause, Runs, boot_look_s, judge, read_report
+from shared.runs import LOST_S, UNSENT_S, NoPlan, Pause, Runs, judge, read_report
 from tests.unit.fleetworld import FIRST, FleetWorld, Killed, done, failed, killed_at
 
 NAME = f"{FIRST}-1"
@@ -277,4 +277,4 @@ def test_a_report_that_cannot_be_read_or_is_anothers_counts_as_none() -> None:
 
 def test_a_booting_server_is_looked_at_every_second_at_first_and_three_times_a_minute_at_last() -> None:
     moments = (0, 29.9, 30, 89.9, 90, 299.9, 300, 9000)
-    assert [boot_look_s(each) for each in moments] == [1, 1, 2, 2, 5, 5, 20, 20]
+    assert [Pause("offline", "").look_s(each) for each in moments] == [1, 1, 2, 2, 5, 5, 20, 20]

@@ -88,6 +88,8 @@ def test_nothing_is_done_to_a_server_before_it_is_announced_as_gone_and_has_drai
     unannounced = Wait(1, f"{FIRST} has yet to be announced as gone")
     assert decide(replace(SEEN, leaver=None)) == unannounced
     assert decide(replace(SEEN, leaver=GONE.model_copy(update={"told": False}))) == unannounced
+    long_since = replace(SEEN, leaver=None, now=UPDATE.began + timedelta(minutes=10))
+    assert decide(long_since) == replace(unannounced, after_s=20)
     begin = Run(UPDATE, f"{FIRST}-r3-1", None, RUNNING)
     seconds = WEB.policies.drain.seconds
     early = replace(SEEN, now=DRAINED - timedelta(seconds=3))
