@@ -127,9 +127,8 @@ class Images:
                 found = await self._pointers.look(name)
         if found.pointer is not None and standing(found) == "settled":
             await self._align(name, found.pointer)
-            await self._alerts.clear(name, ALERT)
-            if not found.pointer.request.startswith(REVERT):
-                await self._alerts.clear(name, REVERTED)
+            over = {ALERT} if found.pointer.request.startswith(REVERT) else {ALERT, REVERTED}
+            await self._alerts.clear_where(name, over.__contains__)
 
     async def _images(self, fleet: Fleet) -> list[Image]:
         return [self._lasting(fleet, image) for image in await self._servers.images(fleet.fleet)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 
@@ -38,6 +39,15 @@ STEPS = 6
 """Looks at a leaving server that one message takes; announcing needs three."""
 
 
+@dataclass(frozen=True)
+class _Renewed:
+    """What came of bringing the list up to date."""
+
+    joined: tuple[str, ...]
+    updating: Mapping[str, int]
+    """The servers that take no traffic for an update, with its rollout."""
+
+
 class Members:
     """The list's keeper. All calls raise CloudError and CorruptDocument, and may be repeated."""
 
@@ -55,7 +65,7 @@ class Members:
         self._documents = documents
         self._publisher = publisher
         self._clock = clock
-        self._renewals: Coalescer[str, Group, tuple[str, ...]] = Coalescer(self._renew)
+        self._renewals: Coalescer[str, Group, _Renewed] = Coalescer(self._renew)
         self._outbox = Outbox(documents, publisher, clock)
 
     async def ready(self, message: ServerReady) -> Outcome:
@@ -66,7 +76,7 @@ class Members:
             return Done(f"{message.server} is not about to serve in {message.fleet}")
         if not member.in_service:
             return self._soon(message, f"{message.server} is {member.state}")
-        if message.server in await self._refresh(group):
+        if message.server in (await self._refresh(group)).joined:
             return Done(f"{message.server} is a member from now on")
         return await self._taken_in(message)
 
@@ -101,7 +111,7 @@ class Members:
     async def updated(self, message: ServerUpdated | ServerUpdateFailed) -> Outcome:
         """Take a server in again whose update has ended."""
         group = await self._group(message.fleet)
-        if group is None or message.server in await self._refresh(group):
+        if group is None or message.server in (await self._refresh(group)).joined:
             return Done(f"{message.server} is a member again" if group else f"no group is called {message.fleet}")
         there = await self._documents.get(Membership, membership_key(message.fleet))
         if there is None or all(member.server != message.server for member in there.members):
@@ -135,9 +145,9 @@ class Members:
         for member in group.members:
             if member.state == LifecycleState.TERMINATING_WAIT:
                 await self.terminating(fleet, member.server)
-        await self._refresh(group)
+        renewed = await self._refresh(group)
         if fleet.policies.rollout.drain:
-            for server, number in (await self._updating(fleet.fleet)).items():
+            for server, number in renewed.updating.items():
                 await self._take_off(fleet.fleet, server, number)
 
     async def _group(self, fleet: str) -> Group | None:
@@ -189,15 +199,15 @@ class Members:
         await self._publish(message.fleet, f"joined-{message.server}", there.generation, joined=(message.server,))
         return Done(f"{message.server} is a member")
 
-    async def _refresh(self, group: Group) -> tuple[str, ...]:
-        """Bring the list up to date; return who joined, which this call, or one with it, has announced.
+    async def _refresh(self, group: Group) -> _Renewed:
+        """Bring the list up to date; who joined, this call, or one with it, has announced.
 
         Reading every server's record takes its time: those who want it at the same time share it.
         Servers that leave are not announced here: either they were already, or they are gone without a word.
         """
         return await self._renewals.ask(group.fleet, group)
 
-    async def _renew(self, fleet: str, groups: Sequence[Group]) -> Sequence[tuple[str, ...]]:
+    async def _renew(self, fleet: str, groups: Sequence[Group]) -> Sequence[_Renewed]:
         roll = await self._roll(groups[-1], self._clock.now())
         key, trace = membership_key(fleet), traceparent()
         written = await self._documents.change(Membership, key, lambda old: renewed(roll, old, trace))
@@ -205,7 +215,7 @@ class Members:
         await self._outbox.publish(Membership, key, waiting, lambda _: True)
         said = [each.message for each in waiting if isinstance(each.message, MembershipChanged)]
         joined = tuple(server for each in said for server in each.joined)
-        return [joined] * len(groups)
+        return [_Renewed(joined, roll.updating)] * len(groups)
 
     async def _roll(self, group: Group, now: datetime) -> Roll:
         serving = [member.server for member in group.members if member.in_service]
