@@ -56,6 +56,7 @@ class Instances:
         """Put machines behind moto's instances."""
         self._machines = machines
         wrap(EC2Backend, "run_instances", self._run_instances)
+        wrap(EC2Backend, "do_resources_exist", _instances_too)
         wrap(InstanceResponse, "run_instances", once_per_token)
         replace(EC2Backend, self._power("terminate_instances", machines.terminate))
         replace(EC2Backend, self._power("stop_instances", machines.stop))
@@ -99,6 +100,18 @@ def find(name: str) -> Any:
     if found is None:
         raise InvalidInstanceIdError(name)
     return found
+
+
+def _instances_too(original: Method) -> Method:
+    """Have what is about to be tagged exist: moto asks of everything but instances."""
+
+    def do_resources_exist(backend: Any, resource_ids: Sequence[str]) -> Any:
+        for each in resource_ids:
+            if each.startswith("i-"):
+                find(each)
+        return original(backend, resource_ids)
+
+    return do_resources_exist
 
 
 def terminate_instances(response: Any) -> Any:

@@ -289,6 +289,8 @@ async def test_what_is_not_there_is_not_found(cloud: Cloud, stock: str) -> None:
     with pytest.raises(NotFound):
         await cloud.servers.terminate(NOBODY)
     with pytest.raises(NotFound):
+        await cloud.servers.tag(NOBODY, TAGS)
+    with pytest.raises(NotFound):
         await cloud.servers.create_image(NOBODY, "web-of-nobody", TAGS)
     assert await cloud.servers.image(nothing) is None
     assert await cloud.servers.instances([]) == {}
