@@ -197,6 +197,7 @@ class Update(Record):
     attempts: tuple[Attempt, ...] = ()
     turned: int | None = None
     """How many attempts had failed when it turned back; None: it has not."""
+    turned_at: Moment | None = None
     result: Literal["running", "updated", "undone", "failed", "left"] = "running"
     ended: Moment | None = None
     step: StepName | None = None

@@ -163,6 +163,7 @@ class Updates:
         turned = action.update.model_copy(
             update={
                 "turned": len(action.update.attempts),
+                "turned_at": self._clock.now(),
                 "step": action.step,
                 "reason": action.reason[:REASON_LIMIT],
                 "log_tail": action.log_tail[-LOG_TAIL_LIMIT:],

@@ -104,8 +104,8 @@ def decide(sight: Sight) -> Action:
     if last is not None and last.result == "ok":
         return _went_well(update)
     limit = sight.fleet.policies.launch.deadline
-    if (sight.now - update.began).total_seconds() >= limit:
-        return _overdue(sight, _too_late(update, last, f"it was not done in {limit:.0f} s"), last)
+    if (sight.now - (update.turned_at or update.began)).total_seconds() >= limit:
+        return _late(sight, update, last, f"it was not done in {limit:.0f} s")
     return _draining(sight) if last is None and update.turned is None else _next(sight, update, last)
 
 
@@ -141,6 +141,13 @@ def _went_well(update: Update) -> End:
     if update.turned is None:
         return End(update, "updated", "its plan ran, and it is healthy")
     return End(update, "undone", update.reason)
+
+
+def _late(sight: Sight, update: Update, last: Attempt | None, why: str) -> Action:
+    """What failed on the way there goes back all the same, which has as much time again."""
+    if update.turned is None and last is not None and last.result == "failed":
+        return TurnBack(update, last.step, f"{why}: {last.reason}", last.log_tail)
+    return _overdue(sight, _too_late(update, last, why), last)
 
 
 def _too_late(update: Update, last: Attempt | None, why: str) -> End:

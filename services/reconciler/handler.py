@@ -71,7 +71,7 @@ DYING = ("stopping", "stopped", "shutting-down", "terminated")
 
 @dataclass(frozen=True)
 class _Seen:
-    """A view, and the monotonic moment up to which effects may follow from it."""
+    """A view, and the monotonic moment up to which effects may follow from it: it counts from before the looking."""
 
     view: View
     good_until: float
@@ -341,18 +341,18 @@ class Reconciler:
 
     async def _observe(self, fleet: Fleet) -> _Seen:
         name = fleet.fleet
-        pause = await self._documents.get(Pause, pause_key(name))
-        group = await self._groups.describe(name)
+        since = self._clock.monotonic()
+        pause, group = await self._pause_and_group(name)
         instances = await self._servers.instances([member.server for member in group.members])
         ours = await self._servers.tagged({MANAGED_TAG: "true", FLEET_TAG: name})
         updating, failed = await self._rollouts.updates(name)
         pages = _pages(fleet.health, group, instances)
-        health = await self._probe(
+        health, probed = await self._probe(
             fleet.health, {server: url for server, url in pages.items() if server not in updating}
         )
-        if False in health.values():
-            group = await self._groups.describe(name)  # asking again and again took its time
-        good_until = self._clock.monotonic() + VIEW_GOOD_FOR_S
+        if False in health.values():  # asking again and again took its time
+            since = probed
+            pause, group = await self._pause_and_group(name)
         now = self._clock.now()
         view = View(
             fleet=fleet,
@@ -366,19 +366,26 @@ class Reconciler:
             updating=updating,
             failed=failed,
         )
-        return _Seen(view, good_until)
+        return _Seen(view, since + VIEW_GOOD_FOR_S)
 
-    async def _probe(self, health: Health, pages: Mapping[str, str]) -> Mapping[str, bool | None]:
-        """Ask every page; those that fail are asked again, until they have failed ``failures`` times in a row."""
+    async def _pause_and_group(self, fleet: str) -> tuple[Pause | None, Group]:
+        return await self._documents.get(Pause, pause_key(fleet)), await self._groups.describe(fleet)
+
+    async def _probe(self, health: Health, pages: Mapping[str, str]) -> tuple[Mapping[str, bool | None], float]:
+        """Ask every page; those that fail are asked again, until they have failed ``failures`` times in a row.
+
+        Return the answers, and the monotonic moment before the last of them.
+        """
         known: dict[str, bool | None] = {}
-        suspects = list(pages)
+        suspects, since = list(pages), self._clock.monotonic()
         for turn in range(health.failures):
             if turn and suspects:
                 await self._clock.sleep(health.interval)
+                since = self._clock.monotonic()
             probes = (self._health.probe(pages[server], health.timeout) for server in suspects)
             known.update(zip(suspects, await asyncio.gather(*probes), strict=True))
             suspects = [server for server in suspects if known[server] is False]
-        return known
+        return known, since
 
     async def _claimed(self, group: Group, instances: Mapping[str, Instance], now: datetime) -> frozenset[str]:
         """Return who was taken up, of those that somebody is to be told of otherwise."""

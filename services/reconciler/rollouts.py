@@ -150,7 +150,7 @@ class Rollouts:
         """Charge the budget, and when that stands, write down that it was granted."""
         view, fleet = scene.view, scene.view.fleet.fleet
         action = BringUpToDate(taken.server, ROLLOUT, f"rollout {taken.rollout}")
-        against = _held_back(view) or self._stale(good_until)
+        against = _held_back(view)
         if against is not None:
             return Refuse(against, passing=True)
         written = await self._documents.change(
@@ -160,6 +160,8 @@ class Rollouts:
         if refusal is not None:
             return refusal
         await self._audits.write(fleet, "update", taken.server, ROLLOUT, action.reason)
+        if self._clock.monotonic() > good_until:
+            return Refuse("what was observed is too old to act on", passing=True)
         changed = await self._documents.change(
             Rollout, rollout_key(fleet), lambda old: rolling.granted(old, taken.server, scene)
         )
@@ -167,9 +169,6 @@ class Rollouts:
         if any(each.server == taken.server and each.granted is not None for each in there):
             return None
         return Refuse(f"{taken.server} is not waiting for an update any more", passing=True)
-
-    def _stale(self, good_until: float) -> str | None:
-        return "what was observed is too old to act on" if self._clock.monotonic() > good_until else None
 
     async def _tell_stopped(self, scene: Scene, rollout: Rollout) -> None:
         """Call a person for a rollout that stopped, unless the alert of a broken release has done so already."""

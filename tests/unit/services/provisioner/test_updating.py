@@ -156,12 +156,28 @@ def test_past_its_time_a_server_that_nothing_was_done_to_stays_and_any_other_has
     once_more = Run(sent, sent.attempts[0].attempt, sent.attempts[0], late.instance, over)
     assert decide(replace(late, update=sent)) == once_more, "it may have ended well, unseen"
     assert decide(replace(late, update=sent, instance=None)) == over
-    failed = tried(FAILED[0])
-    assert decide(replace(late, update=failed)) == End(failed, "failed", f"{why}: exit 1")
     back = tried(*FAILED[:3], turned=2, reason="exit 2")
     assert decide(replace(late, update=back)) == End(back, "failed", f"{why}: exit 2")
-    in_time = replace(late, now=START + timedelta(seconds=limit - 1), update=failed)
-    assert isinstance(decide(in_time), Run)
+
+
+@pytest.mark.fault(44)
+def test_what_failed_while_nobody_looked_goes_back_past_its_time_and_has_as_much_time_for_that() -> None:
+    """Found by seed 42 of thirty days: all services were down for hours, a release did not build meanwhile, and the
+    server, which served what it had, was given up for lost at the fleet's floor.
+    """
+    limit = WEB.policies.launch.deadline
+    end = START + timedelta(seconds=limit)
+    failed = tried(attempt(1, "failed", step="build", reason="exit 1", log_tail="make: ***"))
+    assert isinstance(decide(replace(SEEN, now=end - timedelta(seconds=1), update=failed)), Run)
+    turn = TurnBack(failed, "build", f"it was not done in {limit:.0f} s: exit 1", "make: ***")
+    assert decide(replace(SEEN, now=end, update=failed)) == turn
+    turned = failed.model_copy(update={"turned": 1, "turned_at": end, "reason": turn.reason})
+    last = end + timedelta(seconds=limit)
+    begin = Run(turned, f"{FIRST}-r3-2", None, RUNNING)
+    assert decide(replace(SEEN, now=last - timedelta(seconds=1), update=turned)) == begin
+    assert decide(replace(SEEN, now=last, update=turned)) == End(
+        turned, "failed", f"it was not done in {limit:.0f} s: {turn.reason}"
+    )
 
 
 def test_the_way_back_brings_what_the_server_ran_before() -> None:
