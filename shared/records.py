@@ -198,6 +198,7 @@ class Update(Record):
     turned: int | None = None
     """How many attempts had failed when it turned back; None: it has not."""
     turned_at: Moment | None = None
+    """From when the time for the way back counts. Later than the last attempt's end where nobody looked in between."""
     result: Literal["running", "updated", "undone", "failed", "left"] = "running"
     ended: Moment | None = None
     step: StepName | None = None

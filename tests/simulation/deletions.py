@@ -113,6 +113,11 @@ class Deletions:
         return self._done.get(body, -1.0) >= at
 
 
+def forget() -> None:
+    """Begin a run: reading a message may draw an id for it, so what an earlier run read would change this one's."""
+    _parsed.cache_clear()
+
+
 @lru_cache(maxsize=1000)
 def _parsed(body: str) -> Incoming:
     return parse(body)  # most messages are ticks, which are alike

@@ -50,16 +50,16 @@ class Steps:
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
         self._kept: dict[str, list[Handle]] = {}
-        self._watching: list[Watch] = []
+        self._watching: tuple[Watch, ...] = ()
 
     def watch(self, watch: Watch) -> None:
         """Have it called before every step of every process."""
-        self._watching.append(watch)
+        self._watching = (*self._watching, watch)
         self._loop.gate = self._gate
 
     def unwatch(self, watch: Watch) -> None:
         """Do not call it any more."""
-        self._watching.remove(watch)
+        self._watching = tuple(each for each in self._watching if each != watch)
         self._open()
 
     def hold(self, process: Process) -> None:
@@ -84,7 +84,7 @@ class Steps:
             self._kept[process.name].append(handle)
             return False
         if process.alive:
-            for watch in tuple(self._watching):
+            for watch in self._watching:
                 watch(process)
         return True
 

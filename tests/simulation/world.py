@@ -27,7 +27,7 @@ from shared.names import SERVICES, ServiceName
 from shared.records import Pointer, config_key, pointer_key
 from shared.tracing import add_handled
 from shared.uncollected import uncollected
-from tests.simulation import faults, operators
+from tests.simulation import deletions, faults, operators
 from tests.simulation.bygone import leave_behind
 from tests.simulation.faults import FAMILIES, Family, Fault
 from tests.simulation.fleet import BAD_VERSION, INCIDENT, NAME, VERSIONS, ZONES, fleet, releases
@@ -360,6 +360,7 @@ class World:
 def seeded(world: World) -> Iterator[None]:
     """Have ids follow from the seed, and log lines go into the trace, while the world runs."""
     chance = random.Random(f"{world.seed} ids")
+    deletions.forget()
 
     def new_id() -> uuid.UUID:
         return uuid.UUID(int=chance.getrandbits(128), version=4)
