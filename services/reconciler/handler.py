@@ -64,7 +64,7 @@ SETTLES_WITHIN_S = 120
 GROUP_TAG = "aws:autoscaling:groupName"
 """Set by AWS on every instance of a group."""
 
-GROUP_MISSING = "group-missing"
+GROUP_MISSING, REPAIR_HELD = "group-missing", "repair-held"
 
 DYING = ("stopping", "stopped", "shutting-down", "terminated")
 
@@ -173,14 +173,16 @@ class Reconciler:
         except NotFound as error:
             return await self._tell_missing(name, str(error))
         told = [await self._report(seen.view)]
-        await self._tell_hold(name, decide.hold(seen.view))
+        held = decide.hold(seen.view)
+        if held is not None:
+            await self._alerts.raise_alert(name, held.cause, held.reason, held.next)
         refused: list[Refuse] = []
         for action in decide.sweep(seen.view):
             done = await self._act(seen, action)
             if isinstance(done, Refuse):
                 refused.append(done)
             told.append(done.reason if isinstance(done, Refuse) else done)
-        await self._tell_refused(name, [each for each in refused if not each.passing])
+        await self._tell(name, held, [each for each in refused if not each.passing])
         told.append(await self._rollouts.step(seen.view, seen.good_until))
         return "; ".join(told)
 
@@ -326,18 +328,15 @@ class Reconciler:
             await self._alerts.raise_alert(fleet, GROUP_MISSING, why, "aws autoscaling describe-auto-scaling-groups")
         return why
 
-    async def _tell_hold(self, fleet: str, held: Hold | None) -> None:
+    async def _tell(self, fleet: str, held: Hold | None, refused: Sequence[Refuse]) -> None:
+        """Call a person for what is not done, and say what is over."""
         over = {GROUP_MISSING, *decide.HOLD_CAUSES} - {held.cause if held else ""}
-        await self._alerts.clear_where(fleet, over.__contains__)
-        if held is not None:
-            await self._alerts.raise_alert(fleet, held.cause, held.reason, held.next)
-
-    async def _tell_refused(self, fleet: str, refused: Sequence[Refuse]) -> None:
         if refused:
             see = show_command(status_key(fleet))
-            await self._alerts.raise_alert(fleet, "repair-held", refused[0].reason, see)
+            await self._alerts.raise_alert(fleet, REPAIR_HELD, refused[0].reason, see)
         else:
-            await self._alerts.clear(fleet, "repair-held")
+            over.add(REPAIR_HELD)
+        await self._alerts.clear_where(fleet, over.__contains__)
 
     async def _observe(self, fleet: Fleet) -> _Seen:
         name = fleet.fleet

@@ -78,20 +78,22 @@ class Rollouts:
         if rollout is None:
             return "no rollout"
         await self._documents.change(FleetStatus, status_key(fleet), lambda old: rolling.closed(scene, rollout, old))
-        await self._tell_stopped(scene, rollout)
+        stopped = await self._tell_stopped(scene, rollout)
         refusals = [await self._take(scene, each, good_until) for each in rollout.taken]
-        await self._tell_held(fleet, [each for each in refusals if each is not None and not each.passing])
+        held = await self._tell_held(fleet, [each for each in refusals if each is not None and not each.passing])
+        over = {cause for cause, stands in ((STOPPED, stopped), (HELD, held)) if not stands}
+        await self._alerts.clear_where(fleet, over.__contains__, "rollout-")
         on_the_way = ", ".join(each.server for each in rollout.taken) or "nobody"
         return f"rollout {rollout.number} is {rollout.state}, {on_the_way} on the way"
 
     async def _look(self, view: View, rollout: Rollout | None) -> Scene:
         fleet = view.fleet.fleet
         standings = await self._components.standings(view.fleet)
-        listed = await self._documents.get(Membership, membership_key(fleet))
         follow = any(each.current is not None and each.current.rollout for each in standings.values())
         staying = sorted(view.staying) if follow else []
         launches = await self._documents.get_all(Launch, [launch_key(fleet, each) for each in staying])
         taken = [each.server for each in rollout.taken] if rollout else []
+        listed = await self._documents.get(Membership, membership_key(fleet)) if taken else None
         failed = [each.server for each in rollout.ended if each.result in rolling.BAD] if rollout else []
         updates = {each: await self._update(fleet, each) for each in (*taken, *failed)}
         return Scene(
@@ -170,12 +172,11 @@ class Rollouts:
             return None
         return Refuse(f"{taken.server} is not waiting for an update any more", passing=True)
 
-    async def _tell_stopped(self, scene: Scene, rollout: Rollout) -> None:
+    async def _tell_stopped(self, scene: Scene, rollout: Rollout) -> bool:
         """Call a person for a rollout that stopped, unless the alert of a broken release has done so already."""
         blamed = any(each.broken is not None for each in scene.standings.values())
         if rollout.state != "stopped" or blamed:
-            await self._alerts.clear(rollout.fleet, STOPPED)
-            return
+            return False
         failed = rolling.failure(scene, rollout)
         await self._alerts.raise_alert(
             rollout.fleet,
@@ -185,13 +186,13 @@ class Rollouts:
             step=failed.step if failed else None,
             log_tail=failed.log_tail if failed else "",
         )
+        return True
 
-    async def _tell_held(self, fleet: str, refused: list[Refuse]) -> None:
+    async def _tell_held(self, fleet: str, refused: list[Refuse]) -> bool:
         if refused:
             command = f"python -m ops explain {fleet}"
             await self._alerts.raise_alert(fleet, HELD, f"the rollout waits: {refused[0].reason}", command)
-        else:
-            await self._alerts.clear(fleet, HELD)
+        return bool(refused)
 
 
 def _held_back(view: View) -> str | None:
