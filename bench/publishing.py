@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,10 +47,10 @@ class Folder:
         """Not needed."""
         raise NotImplementedError
 
-    async def keys(self, prefix: str) -> Sequence[str]:
-        """Return the keys with this prefix, in order."""
+    async def etags(self, prefix: str) -> Mapping[str, str]:
+        """Return the keys with this prefix, in order; nobody asks for the tags."""
         found = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
-        return sorted(key for key in found if key.startswith(prefix))
+        return {key: "" for key in sorted(found) if key.startswith(prefix)}
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """Not needed."""

@@ -105,7 +105,7 @@ async def collect(needs: Needs, component: str, age: timedelta, by: str, dry_run
         raise Refusal(f"an age of {age} could hurt a publish in progress; give at least {MIN_AGE}")
     objects, now = needs.objects, needs.clock.now()
     documents = Documents(objects)
-    stored = {*await objects.keys(pack_key(component, "")), *await objects.keys(deltas_prefix(component))}
+    stored = {*await objects.etags(pack_key(component, "")), *await objects.etags(deltas_prefix(component))}
     garbage = stored - await needed(needs, component)
     marks = await documents.get(Garbage, garbage_key(component))
     seen = marks.seen if marks else {}

@@ -23,6 +23,7 @@ from shared.records import (
     membership_key,
     paces_key,
     report_key,
+    servers_prefix,
 )
 from shared.runs import read_report
 
@@ -114,7 +115,7 @@ async def launches(cloud: Cloud, clock: Clock, fleet: str, *, all_of_them: bool)
     await Fleets(cloud.objects).get(fleet)
     documents = Documents(cloud.objects)
     if all_of_them:
-        keys = await documents.keys(launch_key(fleet, "").removesuffix(".json"))
+        keys = await documents.keys(servers_prefix(fleet))
     else:
         keys = [launch_key(fleet, member.server) for member in (await cloud.groups.describe(fleet)).members]
     listed = await documents.get(Membership, membership_key(fleet))

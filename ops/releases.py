@@ -17,7 +17,7 @@ from shared.fleet import Fleet
 from shared.fleets import Fleets
 from shared.manifests import Entry, Manifest
 from shared.packing import Progress
-from shared.records import Bake, bake_key
+from shared.records import Bake, bakes_prefix
 from shared.runs import AGENT, NoPlan, Runs
 
 
@@ -142,7 +142,7 @@ async def described(cloud: Cloud, components: Components, component: str, versio
 
 async def bakes_of(objects: ObjectsPort, fleet: str) -> list[Bake]:
     """Return the records of all of a fleet's bakes, oldest first."""
-    return await Documents(objects).all(Bake, bake_key(fleet, "").removesuffix(".json"))
+    return await Documents(objects).all(Bake, bakes_prefix(fleet))
 
 
 @dataclass

@@ -304,8 +304,8 @@ class ObjectsPort(Protocol):
         """Delete; no error when there is none."""
         ...
 
-    async def keys(self, prefix: str) -> Sequence[str]:
-        """Return all keys with this prefix, in order."""
+    async def etags(self, prefix: str) -> Mapping[str, str]:
+        """Return the entity tags of all objects whose keys have this prefix, by key, in the keys' order."""
         ...
 
     async def folders(self, prefix: str) -> Sequence[str]:

@@ -66,6 +66,8 @@ class Documents:
     def __init__(self, objects: ObjectsPort, new_id: Callable[[], str] = new_write_id) -> None:
         self._objects = objects
         self._new_id = new_id
+        self._seen: dict[tuple[type[Any], str], dict[str, tuple[Any, str | None]]] = {}
+        """What was read below a prefix, by key, with its entity tag: nothing else is there while that is listed."""
         self._changes: Coalescer[tuple[type[Any], str], _Decide[Any], Written[Any]] = Coalescer(self._write)
 
     async def get(self, model: type[R], key: str) -> R | None:
@@ -80,15 +82,26 @@ class Documents:
 
     async def get_all(self, model: type[R], keys: Sequence[str]) -> list[R | None]:
         """Return the documents at these keys, in this order, a few read at the same time. Raises as ``get`` does."""
-        found: list[R | None] = []
-        for begin in range(0, len(keys), AT_ONCE):
-            found += await asyncio.gather(*(self.get(model, key) for key in keys[begin : begin + AT_ONCE]))
-        return found
+        return [document for document, _ in await self._read_all(model, keys)]
 
     async def all(self, model: type[R], prefix: str) -> list[R]:
         """Return the documents whose keys have this prefix, in the keys' order. Raises as ``get`` does."""
-        found = await self.get_all(model, await self.keys(prefix))
-        return [each for each in found if each is not None]
+        return [*(await self.named(model, prefix, lambda _: True)).values()]
+
+    async def named(self, model: type[R], prefix: str, wanted: Callable[[str], bool]) -> dict[str, R]:
+        """Return the documents ``<prefix><name>.json`` whose names are wanted, by name, in the keys' order.
+
+        One listing says which of them are others than when this was last asked: only those are read, as S3 always
+        lists what was written last. Raises as ``get`` does.
+        """
+        etags = await self._objects.etags(prefix)
+        names = {key: key[len(prefix) :].removesuffix(".json") for key in etags}
+        keys = [key for key, name in names.items() if wanted(name)]
+        seen = {key: each for key, each in self._seen.get((model, prefix), {}).items() if each[1] == etags.get(key)}
+        changed = [key for key in keys if key not in seen]
+        seen.update(zip(changed, await self._read_all(model, changed), strict=True))
+        self._seen[model, prefix] = seen
+        return {names[key]: document for key in keys if (document := seen[key][0]) is not None}
 
     async def create(self, key: str, document: R) -> R | None:
         """Write a document where none is; return it as written, or None when there is one already.
@@ -178,7 +191,13 @@ class Documents:
 
     async def keys(self, prefix: str) -> Sequence[str]:
         """Return the keys of all documents with this prefix, in order."""
-        return await self._objects.keys(prefix)
+        return [*await self._objects.etags(prefix)]
+
+    async def _read_all(self, model: type[R], keys: Sequence[str]) -> list[tuple[R | None, str | None]]:
+        found: list[tuple[R | None, str | None]] = []
+        for begin in range(0, len(keys), AT_ONCE):
+            found += await asyncio.gather(*(self._read(model, key) for key in keys[begin : begin + AT_ONCE]))
+        return found
 
     async def _read(self, model: type[R], key: str) -> tuple[R | None, str | None]:
         stored = await self._objects.get(key)

@@ -517,7 +517,12 @@ def config_key(fleet: str) -> str:
 
 def bake_key(fleet: str, bake: str) -> str:
     """Where a bake's record is."""
-    return f"fleets/{fleet}/bakes/{bake}.json"
+    return f"{bakes_prefix(fleet)}{bake}.json"
+
+
+def bakes_prefix(fleet: str) -> str:
+    """Where the records of all bakes are."""
+    return f"fleets/{fleet}/bakes/"
 
 
 def baking_key(fleet: str) -> str:
@@ -527,7 +532,12 @@ def baking_key(fleet: str) -> str:
 
 def launch_key(fleet: str, server: str) -> str:
     """Where a launch's record is."""
-    return f"fleets/{fleet}/servers/{server}.json"
+    return f"{servers_prefix(fleet)}{server}.json"
+
+
+def servers_prefix(fleet: str) -> str:
+    """Where the records of all launches are."""
+    return f"fleets/{fleet}/servers/"
 
 
 def run_prefix(fleet: str, attempt: str) -> str:
@@ -602,7 +612,12 @@ def rollout_key(fleet: str) -> str:
 
 def update_key(fleet: str, server: str) -> str:
     """Where it says how a server was last brought up to date."""
-    return f"fleets/{fleet}/updates/{server}.json"
+    return f"{updates_prefix(fleet)}{server}.json"
+
+
+def updates_prefix(fleet: str) -> str:
+    """Where the records of all updates are."""
+    return f"fleets/{fleet}/updates/"
 
 
 def release_history_key(fleet: str, component: str, generation: int) -> str:

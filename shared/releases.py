@@ -122,7 +122,7 @@ async def versions(objects: ObjectsPort, component: str) -> Sequence[str]:
         CloudError: S3 did not answer.
     """
     prefix, suffix = f"releases/{component}/", "/manifest.json"
-    keys = await objects.keys(prefix)
+    keys = await objects.etags(prefix)
     return sorted((key[len(prefix) : -len(suffix)] for key in keys if key.endswith(suffix)), key=_by_number)
 
 
@@ -136,7 +136,7 @@ async def objects_of(objects: ObjectsPort, component: str, listed: Iterable[Outl
     for release in listed:
         digests.add(release.digest)
         found |= {manifest_key(component, release.version), *(pack_key(component, pack) for pack in release.packs)}
-    keys = await objects.keys(deltas_prefix(component))
+    keys = await objects.etags(deltas_prefix(component))
     return found | {key for key in keys if digests.issuperset(key.split("/")[-3:-1])}
 
 
@@ -160,7 +160,7 @@ async def content(objects: ObjectsPort, release: Outline, expires_s: int) -> Con
 
 async def _deltas(objects: ObjectsPort, component: str, digest: str) -> dict[str, str]:
     """Return the SHA-256 of each delta to the release with this manifest, by the manifest that it starts from."""
-    keys = await objects.keys(f"{deltas_prefix(component)}{digest}/")
+    keys = await objects.etags(f"{deltas_prefix(component)}{digest}/")
     return {base: delta for *_, base, delta in (key.split("/") for key in keys)}
 
 

@@ -438,9 +438,9 @@ class FakeObjects(Fake):
         async with self._taking("delete", key):
             self.bodies.pop(key, None)
 
-    async def keys(self, prefix: str) -> Sequence[str]:
-        async with self._taking("keys", prefix):
-            return sorted(key for key in self.bodies if key.startswith(prefix))
+    async def etags(self, prefix: str) -> Mapping[str, str]:
+        async with self._taking("etags", prefix):
+            return {key: etag_of(body) for key, body in sorted(self.bodies.items()) if key.startswith(prefix)}
 
     async def folders(self, prefix: str) -> Sequence[str]:
         async with self._taking("folders", prefix):

@@ -31,7 +31,7 @@ from shared.records import (
     Membership,
     Pointer,
     Report,
-    bake_key,
+    bakes_prefix,
     launch_key,
     membership_key,
     pointer_key,
@@ -149,7 +149,7 @@ class Scene:
 
     async def bakes(self) -> list[Bake]:
         """Return the records of all bakes, oldest first."""
-        return await self.documents.all(Bake, bake_key(self.fleet.fleet, "").removesuffix(".json"))
+        return await self.documents.all(Bake, bakes_prefix(self.fleet.fleet))
 
     async def health(self, server: str) -> dict[str, Any]:
         """Return what a server's own health page says; fail the stage when it is not well."""

@@ -52,7 +52,7 @@ from shared.messages import ImageBakeFailed, ImageBakeRequested, ImageReady, Nig
 from shared.names import ServiceName
 from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.pace import Pacing
-from shared.records import Attempt, Bake, Baking, bake_key, baking_key
+from shared.records import Attempt, Bake, Baking, bake_key, bakes_prefix, baking_key
 from shared.runs import RUN_LOOK_S, NoPlan, Runs
 from shared.runspans import trace_bake
 from shared.sweeps import Sweeps
@@ -164,7 +164,7 @@ class Baker:
 
     async def _end_overtaken(self, fleet: Fleet, by: str) -> None:
         """Take bakes further whose record came so late that another had taken their place: nobody else would."""
-        for each in await self._documents.all(Bake, bake_key(fleet.fleet, "").removesuffix(".json")):
+        for each in await self._documents.all(Bake, bakes_prefix(fleet.fleet)):
             if each.ended is None and each.bake != by:
                 await self._advance(fleet, each.bake)
 
@@ -190,7 +190,7 @@ class Baker:
         return bake is not None and bake.ended is None
 
     async def _over_budget(self, fleet: Fleet, bake: str, budget: int) -> bool:
-        prefix = bake_key(fleet.fleet, "").removesuffix(".json")
+        prefix = bakes_prefix(fleet.fleet)
         keys = await self._documents.keys(prefix)
         if recent((key.removeprefix(prefix).removesuffix(".json") for key in keys), self._clock.now()) < budget:
             return False

@@ -34,15 +34,15 @@ from shared.records import (
     Removals,
     Update,
     audit_prefix,
-    bake_key,
+    bakes_prefix,
     baking_key,
     history_key,
-    launch_key,
     pause_key,
     pointer_key,
     removals_key,
     runs_prefix,
-    update_key,
+    servers_prefix,
+    updates_prefix,
 )
 from shared.sweeps import Sweeps
 
@@ -151,17 +151,14 @@ class Janitor:
         """Read the records of servers that are gone; those of the others stay whatever they say."""
         fleet, there = view.fleet.fleet, {each.server for each in view.instances}
         return Records(
-            launches=await self._of_the_gone(Launch, partial(launch_key, fleet), there),
-            updates=await self._of_the_gone(Update, partial(update_key, fleet), there),
+            launches=await self._of_the_gone(Launch, servers_prefix(fleet), there),
+            updates=await self._of_the_gone(Update, updates_prefix(fleet), there),
             latest=await self._documents.get(Baking, baking_key(fleet)),
             audits=await self._documents.keys(audit_prefix(fleet)),
         )
 
-    async def _of_the_gone(self, model: type[R], key: Callable[[str], str], there: Collection[str]) -> Sequence[R]:
-        standing = {key(server) for server in there}
-        keys = await self._documents.keys(key("").removesuffix(".json"))
-        found = await self._documents.get_all(model, [each for each in keys if each not in standing])
-        return [each for each in found if each is not None]
+    async def _of_the_gone(self, model: type[R], prefix: str, there: Collection[str]) -> Sequence[R]:
+        return [*(await self._documents.named(model, prefix, lambda server: server not in there)).values()]
 
     async def _destroy(self, fleet: str, action: Retire | Reap) -> str:
         target = action.image.image if isinstance(action, Retire) else action.server
@@ -207,7 +204,7 @@ class Janitor:
         # What refers to images is read after the images: a new reference to one of them is seen.
         images = await self._servers.images(name)
         group = await self._groups.describe(name)
-        bakes = await self._documents.all(Bake, bake_key(name, "").removesuffix(".json"))
+        bakes = await self._documents.all(Bake, bakes_prefix(name))
         return View(
             fleet=fleet,
             images=images,

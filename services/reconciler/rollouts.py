@@ -25,9 +25,9 @@ from shared.records import (
     Rollout,
     Taken,
     Update,
-    launch_key,
     membership_key,
     rollout_key,
+    servers_prefix,
     status_key,
     update_key,
 )
@@ -90,8 +90,8 @@ class Rollouts:
         fleet = view.fleet.fleet
         standings = await self._components.standings(view.fleet)
         follow = any(each.current is not None and each.current.rollout for each in standings.values())
-        staying = sorted(view.staying) if follow else []
-        launches = await self._documents.get_all(Launch, [launch_key(fleet, each) for each in staying])
+        prefix = servers_prefix(fleet)
+        launches = await self._documents.named(Launch, prefix, view.staying.__contains__) if follow else {}
         taken = [each.server for each in rollout.taken] if rollout else []
         listed = await self._documents.get(Membership, membership_key(fleet)) if taken else None
         failed = [each.server for each in rollout.ended if each.result in rolling.BAD] if rollout else []
@@ -99,7 +99,7 @@ class Rollouts:
         return Scene(
             view=view,
             standings=standings,
-            launches={each: launch for each, launch in zip(staying, launches, strict=True) if launch is not None},
+            launches=launches,
             updates={server: update for server, update in updates.items() if update is not None},
             members=frozenset(each.server for each in listed.members) if listed else frozenset(),
         )

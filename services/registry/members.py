@@ -26,7 +26,7 @@ from shared.messages import MembershipChanged, ServerReady, ServerUpdated, Serve
 from shared.names import TERMINATE_HOOK
 from shared.outbox import Outbox
 from shared.outcome import Done, LookAgain, Outcome
-from shared.records import Launch, Membership, Rollout, Update, launch_key, membership_key, rollout_key, update_key
+from shared.records import Launch, Membership, Rollout, Update, membership_key, rollout_key, servers_prefix, update_key
 from shared.tracing import traceparent
 
 LONGEST_LOOK_S = 600
@@ -219,8 +219,7 @@ class Members:
 
     async def _roll(self, group: Group, now: datetime) -> Roll:
         serving = [member.server for member in group.members if member.in_service]
-        launches = await self._documents.get_all(Launch, [launch_key(group.fleet, server) for server in serving])
-        known = {server: launch for server, launch in zip(serving, launches, strict=True) if launch is not None}
+        known = await self._documents.named(Launch, servers_prefix(group.fleet), frozenset(serving).__contains__)
         instances = await self._servers.instances(serving)
         return Roll(group, instances, known, now, await self._updating(group.fleet))
 

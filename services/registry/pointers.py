@@ -54,7 +54,7 @@ class Pointers:
             return
 
     async def _history_keys(self, fleet: str) -> Sequence[str]:
-        return await self._objects.keys(history_key(fleet, 0).removesuffix("00000000.json"))
+        return [*await self._objects.etags(history_key(fleet, 0).removesuffix("00000000.json"))]
 
     async def _read(self, key: str) -> tuple[Pointer | None, StoredObject | None]:
         stored = await self._objects.get(key)

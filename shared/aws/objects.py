@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -62,11 +62,11 @@ class Objects:
         await (await self._client()).delete_object(Bucket=self._bucket, Key=key)
 
     @translated
-    async def keys(self, prefix: str) -> Sequence[str]:
-        """Return all keys with this prefix, in order."""
+    async def etags(self, prefix: str) -> Mapping[str, str]:
+        """Return the entity tags of all objects whose keys have this prefix, by key, in the keys' order."""
         paginator = (await self._client()).get_paginator("list_objects_v2")
         pages = await collect(paginator.paginate(Bucket=self._bucket, Prefix=prefix))
-        return sorted(found["Key"] for page in pages for found in page.get("Contents", []))
+        return dict(sorted((found["Key"], found["ETag"]) for page in pages for found in page.get("Contents", [])))
 
     @translated
     async def folders(self, prefix: str) -> Sequence[str]:

@@ -17,20 +17,21 @@ from shared.records import (
     audit_key,
     audit_prefix,
     bake_key,
+    bakes_prefix,
     baking_key,
     launch_key,
     report_key,
     run_prefix,
     runs_prefix,
+    servers_prefix,
     update_key,
+    updates_prefix,
 )
 from tests.simulation.fleet import NAME
 from tests.simulation.loop import START
 from tests.simulation.machines import STOCK
 
-SERVERS, UPDATES, BAKES = RECORDS = tuple(
-    key(NAME, "").removesuffix(".json") for key in (launch_key, update_key, bake_key)
-)
+SERVERS, UPDATES, BAKES = RECORDS = tuple(prefix(NAME) for prefix in (servers_prefix, updates_prefix, bakes_prefix))
 """What the keys of records begin with."""
 
 R = TypeVar("R", bound=Record)

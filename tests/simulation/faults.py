@@ -50,11 +50,11 @@ WRITES: Mapping[str, tuple[str, ...]] = {
 """What each service changes: faults are drawn for these, so that they meet what matters."""
 
 READS: Mapping[str, tuple[str, ...]] = {
-    "reconciler": ("describe", "instances", "tagged", "folders", "keys", "probe", "get", "states"),
-    "provisioner": ("describe", "instances", "templates", "status", "find", "online", "get", "keys"),
-    "baker": ("instances", "tagged", "image", "status", "find", "online", "get", "keys", "stock_image"),
-    "registry": ("describe", "instances", "images", "image", "templates", "get", "keys"),
-    "janitor": ("describe", "instances", "tagged", "images", "templates", "get", "keys"),
+    "reconciler": ("describe", "instances", "tagged", "folders", "etags", "probe", "get", "states"),
+    "provisioner": ("describe", "instances", "templates", "status", "find", "online", "get", "etags"),
+    "baker": ("instances", "tagged", "image", "status", "find", "online", "get", "etags", "stock_image"),
+    "registry": ("describe", "instances", "images", "image", "templates", "get", "etags"),
+    "janitor": ("describe", "instances", "tagged", "images", "templates", "get", "etags"),
     "chaos": ("describe", "get", "states"),
 }
 """What each service asks."""

@@ -11,7 +11,7 @@ import orjson
 
 from shared.cloud import AlarmState, Image, StoredObject
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, ROLE_TAG
-from shared.records import Bake, Pointer, Rollout, bake_key, history_key, pointer_key, rollout_key
+from shared.records import Bake, Pointer, Rollout, bake_key, bakes_prefix, history_key, pointer_key, rollout_key
 from tests.simulation import deletions
 from tests.simulation.fleet import NAME
 
@@ -199,7 +199,7 @@ class Invariants:
         found += [
             f"{name} runs it" for name, each in world.ec2.machines.items() if each.living and each.now.image == image
         ]
-        bakes = [world.bucket.get(key) for key in world.bucket.keys(bake_key(NAME, "").removesuffix(".json"))]
+        bakes = [world.bucket.get(key) for key in world.bucket.keys(bakes_prefix(NAME))]
         for stored in bakes:
             bake = orjson.loads(stored.body) if stored else {}
             if bake.get("image") == image and bake.get("stage") not in ("ready", "failed"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from shared.cloud import Conflict, Refused, StoredObject
@@ -50,6 +50,10 @@ class Bucket:
         end = bisect_left(self._keys, prefix + "\U0010ffff", lo=begin)
         return self._keys[begin:end]
 
+    def etags(self, prefix: str) -> dict[str, str]:
+        """Return the entity tags below this prefix, by key, in order."""
+        return {key: self._objects[key].etag for key in self.keys(prefix)}
+
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names between this prefix and the next slash, in order."""
         found: list[str] = []
@@ -92,9 +96,9 @@ class DirectObjects:
         """Delete."""
         self._bucket.delete(key)
 
-    async def keys(self, prefix: str) -> Sequence[str]:
-        """Return the keys with this prefix."""
-        return self._bucket.keys(prefix)
+    async def etags(self, prefix: str) -> Mapping[str, str]:
+        """Return the entity tags below this prefix, by key."""
+        return self._bucket.etags(prefix)
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """Return the folders below this prefix."""

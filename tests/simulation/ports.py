@@ -182,8 +182,8 @@ class ObjectsFacade(_Facade):
     async def delete(self, key: str) -> None:
         await self._process.write("delete", lambda: self._world.bucket.delete(key), what=key)
 
-    async def keys(self, prefix: str) -> Sequence[str]:
-        return await self._process.read("keys", lambda at: self._world.bucket.keys(prefix))
+    async def etags(self, prefix: str) -> Mapping[str, str]:
+        return await self._process.read("etags", lambda at: self._world.bucket.etags(prefix))
 
     async def folders(self, prefix: str) -> Sequence[str]:
         return await self._process.read("folders", lambda at: self._world.bucket.folders(prefix))

@@ -521,7 +521,7 @@ def test_without_capacity_a_launch_is_tried_less_often_and_the_fleet_is_made_up_
 def test_while_listings_break_off_half_way_nobody_is_taken_out_and_nothing_deleted() -> None:
     with staged(bakes=2) as world:
         images = set(world.ec2.pictures)
-        for method in ("describe", "instances", "tagged", "images", "keys", "templates"):
+        for method in ("describe", "instances", "tagged", "images", "etags", "templates"):
             world.rules.append(Rule("partial", method=method))
         sicken(world, world.serving()[0])
         for _ in range(4):

@@ -126,7 +126,7 @@ async def test_where_it_cannot_be_told_in_full_what_is_needed_nothing_goes(world
         case "manifest":
             world.objects.bodies[manifest_key("monolith", "2")] = b"{}"
         case "listing":
-            world.objects.fail("keys", Incomplete("half"))
+            world.objects.fail("etags", Incomplete("half"))
     with pytest.raises((Refusal, Incomplete)):
         await run(world)
     assert packs(world) == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -478,3 +478,41 @@ async def test_deleting_and_listing(documents: Documents) -> None:
     await documents.delete("fleets/web/bakes/a.json")
     await documents.delete("fleets/web/bakes/a.json")
     assert list(await documents.keys("fleets/web/bakes/")) == ["fleets/web/bakes/b.json"]
+
+
+FOLDER = "fleets/web/pauses/"
+
+
+async def test_of_documents_that_are_asked_for_again_only_those_are_read_that_changed(
+    documents: Documents, objects: FakeObjects
+) -> None:
+    for name in ("b", "a", "c"):
+        await documents.create(f"{FOLDER}{name}.json", NEVER)
+    first = await documents.named(Pause, FOLDER, {"a", "b", "gone"}.__contains__)
+    assert list(first) == ["a", "b"]
+
+    await Documents(objects, numbered("other-")).change(Pause, f"{FOLDER}a.json", by("ann"))
+    await documents.delete(f"{FOLDER}b.json")
+    objects.calls.clear()
+    again = await documents.named(Pause, FOLDER, lambda _: True)
+    assert {name: each.by for name, each in again.items()} == {"a": "nobody ann", "c": "nobody"}
+    assert [call.arguments[0] for call in objects.called("get")] == [f"{FOLDER}a.json", f"{FOLDER}c.json"]
+
+
+async def test_a_document_that_is_deleted_after_it_was_listed_is_none_and_one_that_was_mended_is_read(
+    documents: Documents, objects: FakeObjects
+) -> None:
+    await documents.create(f"{FOLDER}a.json", NEVER)
+    objects.bodies[f"{FOLDER}b.json"] = b"{"
+    with pytest.raises(CorruptDocument):
+        await documents.all(Pause, FOLDER)
+    objects.bodies[f"{FOLDER}b.json"] = objects.bodies[f"{FOLDER}a.json"]
+    listed = await objects.etags(FOLDER)
+    del objects.bodies[f"{FOLDER}a.json"]
+
+    async def etags(prefix: str) -> Mapping[str, str]:
+        return listed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(objects, "etags", etags)
+        assert list(await documents.named(Pause, FOLDER, lambda _: True)) == ["b"]

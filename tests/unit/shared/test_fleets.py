@@ -41,7 +41,7 @@ async def test_the_names_are_those_of_the_described_fleets(objects: FakeObjects)
     }
     assert list(await Fleets(objects).names()) == ["api", "web"]
     assert list(await Fleets(objects).folders()) == ["api", "gone", "web"]
-    assert objects.called("keys") == []
+    assert objects.called("etags") == []
 
 
 @pytest.mark.parametrize("name", ["api", "", "Web", "web\n", "../web", "web/runs", "a" * 64])

@@ -193,12 +193,12 @@ async def test_of_two_things_that_go_wrong_at_once_one_is_said_and_none_is_left_
     listed = [each._replace(changed_ns=each.changed_ns - 1) for each in sources.read_tree(source)]
     monkeypatch.setattr(releases, "read_tree", lambda _: listed)
 
-    async def keys(prefix: str) -> list[str]:
+    async def etags(prefix: str) -> dict[str, str]:
         for _ in range(100):  # Meanwhile the large file is found to have changed.
             await asyncio.sleep(0.001)
         raise Unavailable("S3 is down")
 
-    monkeypatch.setattr(objects, "keys", keys)
+    monkeypatch.setattr(objects, "etags", etags)
     with contextlib.suppress(SourceError):  # Unlike pytest.raises it keeps no frames, and so no tasks.
         await releases.publish(objects, "app", "1", source)
     await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
