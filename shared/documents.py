@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -84,24 +84,34 @@ class Documents:
         """Return the documents at these keys, in this order, a few read at the same time. Raises as ``get`` does."""
         return [document for document, _ in await self._read_all(model, keys)]
 
-    async def all(self, model: type[R], prefix: str) -> list[R]:
-        """Return the documents whose keys have this prefix, in the keys' order. Raises as ``get`` does."""
-        return [*(await self.named(model, prefix, lambda _: True)).values()]
+    async def all(self, model: type[R], prefix: str, besides: Collection[str] = ()) -> list[R]:
+        """Return the documents ``<prefix><name>.json``, in the keys' order, besides those of these names.
 
-    async def named(self, model: type[R], prefix: str, wanted: Callable[[str], bool]) -> dict[str, R]:
-        """Return the documents ``<prefix><name>.json`` whose names are wanted, by name, in the keys' order.
-
-        One listing says which of them are others than when this was last asked: only those are read, as S3 always
-        lists what was written last. Raises as ``get`` does.
+        Raises as ``get`` does.
         """
         etags = await self._objects.etags(prefix)
-        names = {key: key[len(prefix) :].removesuffix(".json") for key in etags}
-        keys = [key for key, name in names.items() if wanted(name)]
-        seen = {key: each for key, each in self._seen.get((model, prefix), {}).items() if each[1] == etags.get(key)}
+        kept = {f"{prefix}{name}.json" for name in besides}
+        return [*(await self._current(model, prefix, etags, [key for key in etags if key not in kept])).values()]
+
+    async def named(self, model: type[R], prefix: str, names: Iterable[str]) -> dict[str, R]:
+        """Return those of the documents ``<prefix><name>.json`` that there are, by name. Raises as ``get`` does."""
+        keys = {f"{prefix}{name}.json": name for name in sorted(names)}
+        etags = await self._objects.etags(prefix)
+        found = await self._current(model, prefix, etags, [key for key in keys if key in etags])
+        return {keys[key]: document for key, document in found.items()}
+
+    async def _current(
+        self, model: type[R], prefix: str, etags: Mapping[str, str], keys: Sequence[str]
+    ) -> dict[str, R]:
+        """Return documents that were listed, by key; read are those that are others than when this was last asked.
+
+        S3 lists what was written last, always (Amazon S3 User Guide, "Amazon S3 data consistency model").
+        """
+        seen = {key: each for key, each in self._seen.get((model, prefix), {}).items() if each[1] == etags.get(key, "")}
         changed = [key for key in keys if key not in seen]
         seen.update(zip(changed, await self._read_all(model, changed), strict=True))
         self._seen[model, prefix] = seen
-        return {names[key]: document for key in keys if (document := seen[key][0]) is not None}
+        return {key: document for key in keys if (document := seen[key][0]) is not None}
 
     async def create(self, key: str, document: R) -> R | None:
         """Write a document where none is; return it as written, or None when there is one already.

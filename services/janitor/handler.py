@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from services.janitor import decide
 from services.janitor.decide import Action, Quarantine, Reap, Release, Retire, Stop, View
@@ -30,7 +29,6 @@ from shared.records import (
     Launch,
     Pause,
     Pointer,
-    Record,
     Removals,
     Update,
     audit_prefix,
@@ -50,8 +48,6 @@ SERVICE: ServiceName = "janitor"
 
 VIEW_GOOD_FOR_S = 60
 """A process that was stopped and goes on must not act on what it saw before."""
-
-R = TypeVar("R", bound=Record)
 
 
 class Janitor:
@@ -151,14 +147,11 @@ class Janitor:
         """Read the records of servers that are gone; those of the others stay whatever they say."""
         fleet, there = view.fleet.fleet, {each.server for each in view.instances}
         return Records(
-            launches=await self._of_the_gone(Launch, servers_prefix(fleet), there),
-            updates=await self._of_the_gone(Update, updates_prefix(fleet), there),
+            launches=await self._documents.all(Launch, servers_prefix(fleet), besides=there),
+            updates=await self._documents.all(Update, updates_prefix(fleet), besides=there),
             latest=await self._documents.get(Baking, baking_key(fleet)),
             audits=await self._documents.keys(audit_prefix(fleet)),
         )
-
-    async def _of_the_gone(self, model: type[R], prefix: str, there: Collection[str]) -> Sequence[R]:
-        return [*(await self._documents.named(model, prefix, lambda server: server not in there)).values()]
 
     async def _destroy(self, fleet: str, action: Retire | Reap) -> str:
         target = action.image.image if isinstance(action, Retire) else action.server

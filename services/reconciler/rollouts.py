@@ -90,8 +90,7 @@ class Rollouts:
         fleet = view.fleet.fleet
         standings = await self._components.standings(view.fleet)
         follow = any(each.current is not None and each.current.rollout for each in standings.values())
-        prefix = servers_prefix(fleet)
-        launches = await self._documents.named(Launch, prefix, view.staying.__contains__) if follow else {}
+        launches = await self._documents.named(Launch, servers_prefix(fleet), view.staying) if follow else {}
         taken = [each.server for each in rollout.taken] if rollout else []
         listed = await self._documents.get(Membership, membership_key(fleet)) if taken else None
         failed = [each.server for each in rollout.ended if each.result in rolling.BAD] if rollout else []

@@ -202,7 +202,7 @@ class Members:
     async def _refresh(self, group: Group) -> _Renewed:
         """Bring the list up to date; who joined, this call, or one with it, has announced.
 
-        Reading every server's record takes its time: those who want it at the same time share it.
+        Finding every server's record takes its time: those who want it at the same time share it.
         Servers that leave are not announced here: either they were already, or they are gone without a word.
         """
         return await self._renewals.ask(group.fleet, group)
@@ -219,7 +219,7 @@ class Members:
 
     async def _roll(self, group: Group, now: datetime) -> Roll:
         serving = [member.server for member in group.members if member.in_service]
-        known = await self._documents.named(Launch, servers_prefix(group.fleet), frozenset(serving).__contains__)
+        known = await self._documents.named(Launch, servers_prefix(group.fleet), serving)
         instances = await self._servers.instances(serving)
         return Roll(group, instances, known, now, await self._updating(group.fleet))
 

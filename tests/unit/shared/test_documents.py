@@ -488,14 +488,13 @@ async def test_of_documents_that_are_asked_for_again_only_those_are_read_that_ch
 ) -> None:
     for name in ("b", "a", "c"):
         await documents.create(f"{FOLDER}{name}.json", NEVER)
-    first = await documents.named(Pause, FOLDER, {"a", "b", "gone"}.__contains__)
+    first = await documents.named(Pause, FOLDER, {"b", "a", "gone"})
     assert list(first) == ["a", "b"]
 
     await Documents(objects, numbered("other-")).change(Pause, f"{FOLDER}a.json", by("ann"))
     await documents.delete(f"{FOLDER}b.json")
     objects.calls.clear()
-    again = await documents.named(Pause, FOLDER, lambda _: True)
-    assert {name: each.by for name, each in again.items()} == {"a": "nobody ann", "c": "nobody"}
+    assert [each.by for each in await documents.all(Pause, FOLDER)] == ["nobody ann", "nobody"]
     assert [call.arguments[0] for call in objects.called("get")] == [f"{FOLDER}a.json", f"{FOLDER}c.json"]
 
 
@@ -515,4 +514,12 @@ async def test_a_document_that_is_deleted_after_it_was_listed_is_none_and_one_th
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(objects, "etags", etags)
-        assert list(await documents.named(Pause, FOLDER, lambda _: True)) == ["b"]
+        assert list(await documents.named(Pause, FOLDER, "ab")) == ["b"]
+
+
+async def test_documents_besides_some_are_found_though_one_of_those_cannot_be_read(
+    documents: Documents, objects: FakeObjects
+) -> None:
+    await documents.create(f"{FOLDER}a.json", NEVER)
+    objects.bodies[f"{FOLDER}b.json"] = b"{"
+    assert len(await documents.all(Pause, FOLDER, besides={"b", "gone"})) == 1
