@@ -25,15 +25,19 @@ class Mutated:
     codes: Mapping[str, int | None]
 
     @property
+    def tried(self) -> int:
+        """How many of the mutants were tried: fewer than there are where only some were asked for."""
+        return sum(code is not None for code in self.codes.values())
+
+    @property
     def survivors(self) -> list[str]:
         """The mutants that no test noticed."""
         return [name for name, code in self.codes.items() if code in SURVIVED]
 
     @property
     def score(self) -> float:
-        """The share of the mutants that were tried which a test noticed; 1 where none was tried."""
-        tried = sum(code is not None for code in self.codes.values())
-        return 1 - len(self.survivors) / tried if tried else 1.0
+        """The share of the mutants that were tried which a test noticed."""
+        return 1 - len(self.survivors) / self.tried
 
 
 def mutated(root: Path = MUTANTS) -> Iterator[Mutated]:
@@ -60,12 +64,12 @@ def difference(file: Mutated, mutant: str) -> str:
 
 def main() -> int:
     """Print the report; 1 when a file's score is too low."""
-    files = list(mutated())
+    files = [file for file in mutated() if file.tried]
     for file in files:
         for mutant in file.survivors:
             print(mutant, difference(file, mutant), sep="\n")
     for file in files:
-        print(f"{file.score:4.0%}  {len(file.codes) - len(file.survivors)} of {len(file.codes)}  {file.path}")
+        print(f"{file.score:4.0%}  {file.tried - len(file.survivors)} of {file.tried}  {file.path}")
     return int(any(file.score < WANTED for file in files))
 
 
