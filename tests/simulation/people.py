@@ -39,7 +39,7 @@ class People:
 
     def do(self, deed: Deed) -> None:
         """Do one thing."""
-        self._world.say("operator", "operator", str(deed))
+        self._world.say("operator", "somebody", deed.kind)
         self._world.occurred[deed.kind] += 1
         action = getattr(self, "_" + deed.kind.replace("-", "_"))
         action(deed.amount)
@@ -49,6 +49,8 @@ class People:
         self._asked += 1
         own = {"id": f"person-{self._asked}"} if self._chance.random() < 0.5 else {}
         body = {"type": kind, "fleet": NAME, **own, **fields}
+        said = ", ".join(f"{name} {value}" for name, value in fields.items() if name != "by")
+        self._world.say("operator", fields.get("by", "somebody"), f"asks: {kind} {said}".rstrip())
         self._world.messaging.publish("commands", orjson.dumps(body).decode())
 
     def called(self, alert: AlertRaised) -> None:
@@ -219,6 +221,7 @@ class People:
     def _write(self, key: str, body: str) -> None:
         if key == pointer_key(NAME):
             self._world.pointer_by_hand()
+        self._world.say("operator", "somebody", f"writes {key}")
         self._world.bucket.put(key, body.encode())
 
     def _pointer(self) -> Pointer | None:

@@ -22,7 +22,7 @@ from structlog.typing import EventDict
 
 from shared.aws.publisher import topic_of
 from shared.cloud import AlarmState, CloudError, Group, Image, StoredObject
-from shared.messages import AlertRaised, BuilderReaped, ImageRetired, Message, ServerReplaced
+from shared.messages import AlertCleared, AlertRaised, BuilderReaped, ImageRetired, Message, ServerReplaced
 from shared.names import SERVICES, ServiceName
 from shared.records import Pointer, config_key, pointer_key
 from shared.tracing import add_handled
@@ -302,7 +302,7 @@ class World:
                 self.announced.add((message.type, message.image))
             case AlertRaised():
                 self.people.called(message)
-        self.say("alert" if topic == "alerts" else "publish", process.name, body[:400])
+        self.say("alert" if topic == "alerts" else "publish", process.name, _sentence(message) or body[:400])
         self.messaging.publish(topic, body, attributes)
 
     def delivered(self, queue: SimulatedQueue, body: str, attributes: Mapping[str, str], delay_s: float) -> None:
@@ -408,6 +408,16 @@ def _remembering() -> Callable[..., BaseModel]:
         return found
 
     return validate
+
+
+def _sentence(message: Message) -> str | None:
+    """Say an alert as people read it; None: it is none."""
+    match message:
+        case AlertRaised():
+            return f"{message.cause} raised: {message.reason}; next: {message.next}"
+        case AlertCleared():
+            return f"{message.cause} is over"
+    return None
 
 
 def _told(event: Mapping[str, Any]) -> str:
