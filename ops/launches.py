@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from statistics import median
@@ -115,11 +114,12 @@ async def launches(cloud: Cloud, clock: Clock, fleet: str, *, all_of_them: bool)
     await Fleets(cloud.objects).get(fleet)
     documents = Documents(cloud.objects)
     if all_of_them:
-        keys = await documents.keys(servers_prefix(fleet))
+        recorded = await documents.all(Launch, servers_prefix(fleet))
     else:
-        keys = [launch_key(fleet, member.server) for member in (await cloud.groups.describe(fleet)).members]
+        members = [member.server for member in (await cloud.groups.describe(fleet)).members]
+        recorded = [*(await documents.named(Launch, servers_prefix(fleet), members)).values()]
     listed = await documents.get(Membership, membership_key(fleet))
-    found = [told(each, listed, clock.now()) for each in await _read(cloud.objects, keys)]
+    found = [told(await _as_of_now(cloud.objects, each), listed, clock.now()) for each in recorded]
     return sorted(found, key=lambda each: each.ordered, reverse=True)
 
 
@@ -200,11 +200,6 @@ def _paces(kind: Kind, paces: Paces | None) -> list[StepPace]:
             )
         )
     return found
-
-
-async def _read(objects: ObjectsPort, keys: Sequence[str]) -> list[Launch]:
-    found = await Documents(objects).get_all(Launch, keys)
-    return [await _as_of_now(objects, each) for each in found if each is not None]
 
 
 async def _as_of_now(objects: ObjectsPort, launch: Launch) -> Launch:

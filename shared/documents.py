@@ -80,10 +80,6 @@ class Documents:
         document, _ = await self._read(model, key)
         return document
 
-    async def get_all(self, model: type[R], keys: Sequence[str]) -> list[R | None]:
-        """Return the documents at these keys, in this order, a few read at the same time. Raises as ``get`` does."""
-        return [document for document, _ in await self._read_all(model, keys)]
-
     async def all(self, model: type[R], prefix: str, besides: Collection[str] = ()) -> list[R]:
         """Return the documents ``<prefix><name>.json``, in the keys' order, besides those of these names.
 
@@ -204,6 +200,7 @@ class Documents:
         return [*await self._objects.etags(prefix)]
 
     async def _read_all(self, model: type[R], keys: Sequence[str]) -> list[tuple[R | None, str | None]]:
+        """Read the documents at these keys, a few at the same time; return them in this order."""
         found: list[tuple[R | None, str | None]] = []
         for begin in range(0, len(keys), AT_ONCE):
             found += await asyncio.gather(*(self._read(model, key) for key in keys[begin : begin + AT_ONCE]))

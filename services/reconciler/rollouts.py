@@ -172,7 +172,10 @@ class Rollouts:
         return Refuse(f"{taken.server} is not waiting for an update any more", passing=True)
 
     async def _tell_stopped(self, scene: Scene, rollout: Rollout) -> bool:
-        """Call a person for a rollout that stopped, unless the alert of a broken release has done so already."""
+        """Call a person for a rollout that stopped, unless the alert of a broken release has done so already.
+
+        Return whether the alert is to stand.
+        """
         blamed = any(each.broken is not None for each in scene.standings.values())
         if rollout.state != "stopped" or blamed:
             return False
@@ -188,6 +191,7 @@ class Rollouts:
         return True
 
     async def _tell_held(self, fleet: str, refused: list[Refuse]) -> bool:
+        """Call a person for a rollout that waits; return whether the alert is to stand."""
         if refused:
             command = f"python -m ops explain {fleet}"
             await self._alerts.raise_alert(fleet, HELD, f"the rollout waits: {refused[0].reason}", command)

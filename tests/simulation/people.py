@@ -96,7 +96,7 @@ class People:
         self._world.paused(what)
 
         def lift() -> None:
-            self._world.bucket.delete(pause_key(NAME))
+            self._delete(pause_key(NAME))
             self._world.paused("")
 
         self._world.after(300 + amount * 3600, lift)
@@ -133,7 +133,7 @@ class People:
 
     def _delete_pointer(self, amount: float) -> None:
         self._world.pointer_by_hand()
-        self._world.bucket.delete(pointer_key(NAME))
+        self._delete(pointer_key(NAME))
 
     def _bake(self, amount: float) -> None:
         self.ask("image.bake.requested", by="gil", reason="a fresh one")
@@ -216,13 +216,17 @@ class People:
     def _forget_corruption(self) -> None:
         """Delete the alert's own document once what it is about was mended, as the alert says."""
         for alert in self._world.bucket.keys(f"fleets/{NAME}/alerts/corrupt-"):
-            self._world.bucket.delete(alert)
+            self._delete(alert)
 
     def _write(self, key: str, body: str) -> None:
         if key == pointer_key(NAME):
             self._world.pointer_by_hand()
         self._world.say("operator", "somebody", f"writes {key}")
         self._world.bucket.put(key, body.encode())
+
+    def _delete(self, key: str) -> None:
+        self._world.say("operator", "somebody", f"deletes {key}")
+        self._world.bucket.delete(key)
 
     def _pointer(self) -> Pointer | None:
         return self._world.pointer()
