@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from shared.clock import Clock
 from shared.cloud import PublisherPort
@@ -79,6 +79,13 @@ class Alerts:
         await self._publisher.publish(message)
         await self._documents.delete(key)
         return True
+
+    async def clear_all(self, fleet: str, causes: Collection[str]) -> None:
+        """Clear the alerts of these causes that stand: one request finds out which. Raises as ``clear``."""
+        if len(causes) > 1:
+            await self.clear_where(fleet, causes.__contains__)
+        for cause in causes if len(causes) == 1 else ():
+            await self.clear(fleet, cause)
 
     async def clear_where(self, fleet: str, over: Callable[[str], bool], prefix: str = "") -> None:
         """Clear the fleet's alerts whose cause begins with ``prefix`` and is over. One listing finds what stands.

@@ -41,6 +41,10 @@ class Reject:
 Outcome = Done | LookAgain | Retry | Reject
 
 
+TOLD_S = 60
+"""How soon to look again at what AWS tells the end of, mostly: a plan that runs, an image that is being made."""
+
+
 def patience_s(waited_s: float) -> int:
     """Return how soon to look again at what was waited for so long: each second at first, at last every twenty. Pure.
 

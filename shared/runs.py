@@ -22,7 +22,7 @@ from shared.clock import Clock
 from shared.cloud import CommandsPort, CommandState, CommandStatus, Conflict, Instance, ObjectsPort
 from shared.documents import CorruptDocument
 from shared.fleet import Fleet
-from shared.outcome import patience_s
+from shared.outcome import TOLD_S, patience_s
 from shared.outlines import Outline
 from shared.plan import Content, Plan
 from shared.planning import inputs_of, make_plan, plan_digest
@@ -46,9 +46,6 @@ LOST_S = 300
 PICK_UP_S = 600
 """So long a connected server may take to begin; the document bounds the run itself."""
 
-RUN_LOOK_S = 30
-"""How often a plan that runs is looked at: its end is told of, mostly."""
-
 TAIL = 4000
 """Characters of a command's output that are kept where the agent left no report."""
 
@@ -71,7 +68,7 @@ class Pause:
     kind: Literal["offline", "running", "sending"]
     why: str
 
-    def look_s(self, waited_s: float, running_s: int = RUN_LOOK_S) -> int:
+    def look_s(self, waited_s: float, running_s: int = TOLD_S) -> int:
         """Return how soon to look again at a server waited for so long; ``running_s`` while its plan runs. Pure."""
         if self.kind == "offline":
             return patience_s(waited_s)

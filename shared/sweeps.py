@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -15,8 +16,18 @@ from shared.outcome import Done, Outcome
 
 log = structlog.get_logger()
 
-Look = Callable[[str], Awaitable[str]]
-"""Looks at the fleet of this name and says what came of it."""
+
+@dataclass(frozen=True)
+class Looked:
+    """What came of a look."""
+
+    told: str
+    over: frozenset[str] = frozenset()
+    """Causes of alerts that are not to stand any more."""
+
+
+Look = Callable[[str], Awaitable[Looked]]
+"""Looks at the fleet of this name."""
 
 
 class Sweeps:
@@ -28,14 +39,14 @@ class Sweeps:
         self._cause = f"{service}-denied"
 
     async def one(self, fleet: str, look: Look) -> Outcome:
-        """Look at one fleet; a call that AWS denied calls a person. Raises whatever ``look`` raises."""
+        """Look at one fleet, and clear what is over; a denied call calls a person. Raises whatever ``look`` raises."""
         try:
-            told = await look(fleet)
+            looked = await look(fleet)
         except Denied as error:
             await self._alerts.raise_alert(fleet, self._cause, str(error), "aws sts get-caller-identity")
             raise
-        await self._alerts.clear(fleet, self._cause)
-        return Done(told)
+        await self._alerts.clear_all(fleet, {self._cause, *looked.over})
+        return Done(looked.told)
 
     async def some(self, only: str | None, look: Look) -> Outcome:
         """Look at the fleet that a tick names, or at every one; only then raise what went wrong first.

@@ -14,6 +14,7 @@ from typing import Literal
 from shared.cloud import Image, Instance
 from shared.fleet import CheckStep, Fleet
 from shared.moments import utc
+from shared.outcome import TOLD_S
 from shared.records import Attempt, Bake, Fallback
 
 STALE = timedelta(days=1)
@@ -32,7 +33,6 @@ LIFE_SHARE = 0.9
 """Of the hours after which the janitor reaps builders: a bake gives up before its builder is taken from it."""
 
 DEAD = ("shutting-down", "terminated", "stopping", "stopped")
-IMAGE_LOOK_S = 10
 
 Role = Literal["builder", "prover"]
 
@@ -245,7 +245,7 @@ def _imaged(sight: Sight, image: str) -> Action:
     if sight.image is None:
         return Wait(2, f"EC2 does not show {image} yet")
     if sight.image.state == "pending":
-        return Wait(IMAGE_LOOK_S, f"{image} is being made")
+        return Wait(TOLD_S, f"{image} is being made")
     if sight.image.state != "available":
         return Fail(f"EC2 made no image of the builder: {image} is {sight.image.state}: {sight.image.reason}")
     bake = sight.bake

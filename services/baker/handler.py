@@ -50,12 +50,12 @@ from shared.hints import list_command, show_command
 from shared.ids import BAKE_TAG, FLEET_TAG, MANAGED_TAG, PROVEN_TAG, ROLE_TAG
 from shared.messages import ImageBakeFailed, ImageBakeRequested, ImageReady, Nightly, Tick
 from shared.names import ServiceName
-from shared.outcome import Done, LookAgain, Outcome, Retry
+from shared.outcome import TOLD_S, Done, LookAgain, Outcome, Retry
 from shared.pace import Pacing
 from shared.records import Attempt, Bake, Baking, bake_key, bakes_prefix, baking_key
-from shared.runs import RUN_LOOK_S, NoPlan, Runs
+from shared.runs import NoPlan, Runs
 from shared.runspans import trace_bake
-from shared.sweeps import Sweeps
+from shared.sweeps import Looked, Sweeps
 from shared.tracing import joined, traceparent
 
 log = structlog.get_logger()
@@ -168,8 +168,8 @@ class Baker:
             if each.ended is None and each.bake != by:
                 await self._advance(fleet, each.bake)
 
-    async def _sweep(self, name: str) -> str:
-        return f"{await self._under_way(name) or 'no bake'} is under way"
+    async def _sweep(self, name: str) -> Looked:
+        return Looked(f"{await self._under_way(name) or 'no bake'} is under way")
 
     async def _under_way(self, name: str) -> str | None:
         """Return the fleet's bake that still stands; one that nobody goes on with is taken further by this."""
@@ -218,14 +218,14 @@ class Baker:
         """Ask for each fleet's nightly bake; one that is under way is taken further instead."""
         asked = night.time or self._clock.now()
 
-        async def look(name: str) -> str:
+        async def look(name: str) -> Looked:
             standing = await self._under_way(name)
             if standing is not None:
-                return f"{standing} is under way"
+                return Looked(f"{standing} is under way")
             await self._publisher.publish(
                 ImageBakeRequested(time=asked, source=SERVICE, fleet=name, by="schedule", reason="nightly bake")
             )
-            return "its nightly bake is asked for"
+            return Looked("its nightly bake is asked for")
 
         return await self._sweeps.some(night.fleet, look)
 
@@ -233,7 +233,7 @@ class Baker:
         """Go on at once with the bake that a server or image is tagged with.
 
         The request's own message may sleep through a whole run, so the hint keeps looking while something short is
-        awaited, such as a boot; where that is a run, it leaves the waiting to the request's message.
+        awaited, such as a boot; where that is a run or an image, it leaves the waiting to the request's message.
         """
         name, bake = tags.get(FLEET_TAG, ""), tags.get(BAKE_TAG, "")
         if tags.get(MANAGED_TAG) != "true" or not re.fullmatch(re.escape(name) + r"-[0-9]{8}t[0-9]{6}", bake):
@@ -243,7 +243,7 @@ class Baker:
         except UnknownFleet as error:
             return Done(str(error))
         outcome = await self._advance(fleet, bake)
-        long = isinstance(outcome, LookAgain) and outcome.after_s >= RUN_LOOK_S
+        long = isinstance(outcome, LookAgain) and outcome.after_s >= TOLD_S
         return Done(outcome.why) if long else outcome
 
     async def _advance(self, fleet: Fleet, bake: str) -> Outcome:

@@ -16,7 +16,7 @@ from shared.messages import ServerKillRequested, Tick
 from shared.names import ServiceName
 from shared.outcome import Done, Outcome
 from shared.records import FleetStatus, Pause, pause_key, status_key
-from shared.sweeps import Sweeps
+from shared.sweeps import Looked, Sweeps
 
 SERVICE: ServiceName = "chaos"
 
@@ -69,8 +69,8 @@ class Chaos:
             return f"no kill: {error}"
 
     async def _consider(self, fleet: str, *, asked: bool) -> str:
-        async def look(name: str) -> str:
-            return await self._look(name, asked=asked)
+        async def look(name: str) -> Looked:
+            return Looked(await self._look(name, asked=asked))
 
         try:
             return (await self._sweeps.one(fleet, look)).why

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from services.janitor import decide
-from services.janitor.decide import Action, Quarantine, Reap, Release, Retire, Stop, View
+from services.janitor.decide import STOP_CAUSES, Action, Quarantine, Reap, Release, Retire, Stop, View
 from services.janitor.expiry import Records, expired
 from shared.alerts import Alerts
 from shared.audit import Audits
@@ -42,7 +42,7 @@ from shared.records import (
     servers_prefix,
     updates_prefix,
 )
-from shared.sweeps import Sweeps
+from shared.sweeps import Looked, Sweeps
 
 SERVICE: ServiceName = "janitor"
 
@@ -90,7 +90,7 @@ class Janitor:
                 return Reject(late) if late else await self._sweeps.one(incoming.fleet, self._approve)
         return Done(f"{type(incoming).__name__} asks nothing of the janitor")
 
-    async def _approve(self, fleet: str) -> str:
+    async def _approve(self, fleet: str) -> Looked:
         """Remember that what is due may go, however much it is, and see to it."""
         view = await self._observe(fleet)
         wrong = decide.incomplete(view)
@@ -100,25 +100,19 @@ class Janitor:
         written = await self._documents.change(Removals, removals_key(fleet), partial(_approved, fleet, images))
         return await self._see_to(replace(view, removals=written.document))
 
-    async def _clean(self, fleet: str) -> str:
+    async def _clean(self, fleet: str) -> Looked:
         return await self._see_to(await self._observe(fleet))
 
-    async def _see_to(self, view: View) -> str:
+    async def _see_to(self, view: View) -> Looked:
         fleet = view.fleet.fleet
         actions = decide.clean(view)
-        await self._tell_stop(fleet, actions if isinstance(actions, Stop) else None)
         if isinstance(actions, Stop):
-            return f"nothing was touched: {actions.reason}"
+            await self._alerts.raise_alert(fleet, actions.cause, actions.reason, _advice(fleet, actions))
+            return Looked(f"nothing was touched: {actions.reason}", frozenset(STOP_CAUSES) - {actions.cause})
         await self._announce(view.removals, partial(decide.happened, view))
         told = [await self._act(fleet, action) for action in actions]
         told += await self._expire(view)
-        return "; ".join(told) or "nothing is due"
-
-    async def _tell_stop(self, fleet: str, stop: Stop | None) -> None:
-        over = {*decide.STOP_CAUSES} - {stop.cause if stop else ""}
-        await self._alerts.clear_where(fleet, over.__contains__)
-        if stop is not None:
-            await self._alerts.raise_alert(fleet, stop.cause, stop.reason, _advice(fleet, stop))
+        return Looked("; ".join(told) or "nothing is due", frozenset(STOP_CAUSES))
 
     async def _act(self, fleet: str, action: Action) -> str:
         match action:

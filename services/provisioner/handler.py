@@ -46,7 +46,7 @@ from shared.phases import from_image
 from shared.records import Attempt, Failures, Fallback, Launch, failures_key, launch_key
 from shared.runs import NoPlan, Pause, Runs
 from shared.runspans import trace_launch
-from shared.sweeps import Sweeps
+from shared.sweeps import Looked, Sweeps
 from shared.tracing import joined, traceparent
 
 log = structlog.get_logger()
@@ -140,18 +140,18 @@ class Provisioner:
         launch = await self._advance(fleet, changed.server)
         return Done(f"{launch.why}; {(await self._updates.advance(fleet, changed.server)).why}")
 
-    async def _sweep(self, name: str) -> str:
+    async def _sweep(self, name: str) -> Looked:
         fleet = await self._fleets.get(name)
         await self._updates.sweep(fleet)
         try:
             group = await self._groups.describe(name)
         except NotFound:
-            return "it has no group yet"
+            return Looked("it has no group yet")
         for member in group.members:
             if member.state == LifecycleState.PENDING_WAIT:
                 outcome = await self._advance(fleet, member.server)
                 log.info("swept", fleet=name, server=member.server, why=outcome.why)
-        return "every waiting server was looked at"
+        return Looked("every waiting server was looked at")
 
     async def _advance(self, fleet: Fleet, server: str) -> Outcome:
         for _ in range(ROUNDS):

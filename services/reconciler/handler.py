@@ -51,7 +51,7 @@ from shared.names import ServiceName
 from shared.outbox import Outbox
 from shared.outcome import Done, LookAgain, Outcome, Retry
 from shared.records import Announced, FleetStatus, Pause, launch_key, pause_key, status_key
-from shared.sweeps import Sweeps
+from shared.sweeps import Looked, Sweeps
 
 SERVICE: ServiceName = "reconciler"
 
@@ -107,7 +107,7 @@ class Reconciler:
         self._audits = Audits(documents, clock, SERVICE)
         self._outbox = Outbox(documents, publisher, clock)
         self._sweeps = Sweeps(alerts, fleets, SERVICE)
-        self._looks: Coalescer[str, None, str] = Coalescer(self._look)
+        self._looks: Coalescer[str, None, Looked] = Coalescer(self._look)
 
     async def handle(self, incoming: Incoming) -> Outcome:
         """Act on one message: it says only where to look.
@@ -159,20 +159,21 @@ class Reconciler:
             return LookAgain(2, f"{ready.server} is {member.state}")
         return await self._sweeps.one(ready.fleet, self._sweep)
 
-    async def _sweep(self, name: str) -> str:
+    async def _sweep(self, name: str) -> Looked:
         """Look at a fleet, and do what it asks for. News that comes in a crowd shares one look that begins after it."""
         return await self._looks.ask(name, None)
 
-    async def _look(self, name: str, asked: Sequence[None]) -> Sequence[str]:
+    async def _look(self, name: str, asked: Sequence[None]) -> Sequence[Looked]:
         return [await self._see_to(name)] * len(asked)
 
-    async def _see_to(self, name: str) -> str:
+    async def _see_to(self, name: str) -> Looked:
         fleet = await self._fleets.get(name)
         try:
             seen = await self._observe(fleet)
         except NotFound as error:
-            return await self._tell_missing(name, str(error))
-        told = [await self._report(seen.view)]
+            return Looked(await self._tell_missing(name, str(error)))
+        status = await self._report(seen.view)
+        told = [decide.word(seen.view).reason]
         held = decide.hold(seen.view)
         if held is not None:
             await self._alerts.raise_alert(name, held.cause, held.reason, held.next)
@@ -182,11 +183,11 @@ class Reconciler:
             if isinstance(done, Refuse):
                 refused.append(done)
             told.append(done.reason if isinstance(done, Refuse) else done)
-        await self._tell(name, held, [each for each in refused if not each.passing])
-        told.append(await self._rollouts.step(seen.view, seen.good_until))
-        return "; ".join(told)
+        over = await self._tell(name, held, [each for each in refused if not each.passing])
+        rolled = await self._rollouts.step(seen.view, status, seen.good_until)
+        return Looked("; ".join([*told, rolled.told]), over | rolled.over)
 
-    async def _request(self, request: decide.Request) -> str:
+    async def _request(self, request: decide.Request) -> Looked:
         fleet = await self._fleets.get(request.fleet)
         seen = await self._observe(fleet)
         await self._report(seen.view)
@@ -198,8 +199,8 @@ class Reconciler:
         done = await self._take_out(seen, action) if isinstance(action, TakeOut) else action
         if isinstance(done, Refuse):
             await self._tell_refusal(seen.view, request, done.reason)
-            return f"refused {request.type} of {request.server} by {request.by}: {done.reason}"
-        return done if isinstance(done, str) else done.reason
+            return Looked(f"refused {request.type} of {request.server} by {request.by}: {done.reason}")
+        return Looked(done if isinstance(done, str) else done.reason)
 
     async def _tell_refusal(self, view: View, request: decide.Request, reason: str) -> None:
         """Tell people, once, that a person's request came to nothing; chaos asks again by itself."""
@@ -295,10 +296,10 @@ class Reconciler:
             return None
         return Refuse("what was observed is too old to act on; the next sweep looks again", passing=True)
 
-    async def _report(self, view: View) -> str:
+    async def _report(self, view: View) -> FleetStatus | None:
         """Publish a change of state, then remember it: a crash in between says it twice rather than never.
 
-        What a process that died had yet to announce is announced too.
+        What a process that died had yet to announce is announced too. Return the status that stands then.
         """
         key = status_key(view.fleet.fleet)
         before = await self._documents.get(FleetStatus, key)
@@ -307,7 +308,7 @@ class Reconciler:
             await self._publisher.publish(self._fact(view.fleet.fleet, said))
         written = await self._documents.amend(FleetStatus, key, before, lambda old: decide.status_after(view, old))
         await self._announce(view.fleet.fleet, written.document, lambda each: decide.happened(view, each))
-        return said.reason
+        return written.document
 
     def _fact(self, fleet: str, said: decide.Word) -> FleetConverged | FleetDegraded:
         now = self._clock.now()
@@ -328,15 +329,13 @@ class Reconciler:
             await self._alerts.raise_alert(fleet, GROUP_MISSING, why, "aws autoscaling describe-auto-scaling-groups")
         return why
 
-    async def _tell(self, fleet: str, held: Hold | None, refused: Sequence[Refuse]) -> None:
-        """Call a person for what is not done, and say what is over."""
-        over = {GROUP_MISSING, *decide.HOLD_CAUSES} - {held.cause if held else ""}
+    async def _tell(self, fleet: str, held: Hold | None, refused: Sequence[Refuse]) -> frozenset[str]:
+        """Call a person for what is not done; return the causes that are over."""
         if refused:
             see = show_command(status_key(fleet))
             await self._alerts.raise_alert(fleet, REPAIR_HELD, refused[0].reason, see)
-        else:
-            over.add(REPAIR_HELD)
-        await self._alerts.clear_where(fleet, over.__contains__)
+        stand = {held.cause if held else "", REPAIR_HELD if refused else ""}
+        return frozenset({GROUP_MISSING, REPAIR_HELD, *decide.HOLD_CAUSES} - stand)
 
     async def _observe(self, fleet: Fleet) -> _Seen:
         name = fleet.fleet

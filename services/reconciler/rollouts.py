@@ -31,6 +31,7 @@ from shared.records import (
     status_key,
     update_key,
 )
+from shared.sweeps import Looked
 
 SERVICE: ServiceName = "reconciler"
 STOPPED, HELD = "rollout-stopped", "rollout-held"
@@ -66,25 +67,26 @@ class Rollouts:
         busy = frozenset(server for server, result in results.items() if result == "running")
         return busy, frozenset(server for server, result in results.items() if result == "failed")
 
-    async def step(self, view: View, good_until: float) -> str:
+    async def step(self, view: View, status: FleetStatus | None, good_until: float) -> Looked:
         """Look at the fleet's rollout: write down what changed, let go of who is back, grant what the budget allows.
 
-        Effects follow only up to ``good_until``, in the clock's monotonic time.
+        ``status`` was read a moment ago. Effects follow only up to ``good_until``, in the clock's monotonic time.
         """
         fleet = view.fleet.fleet
         before = await self._documents.get(Rollout, rollout_key(fleet))
         scene = await self._look(view, before)
         rollout = await self._write(scene, before)
         if rollout is None:
-            return "no rollout"
-        await self._documents.change(FleetStatus, status_key(fleet), lambda old: rolling.closed(scene, rollout, old))
+            return Looked("no rollout")
+        await self._documents.amend(
+            FleetStatus, status_key(fleet), status, lambda old: rolling.closed(scene, rollout, old)
+        )
         stopped = await self._tell_stopped(scene, rollout)
         refusals = [await self._take(scene, each, good_until) for each in rollout.taken]
         held = await self._tell_held(fleet, [each for each in refusals if each is not None and not each.passing])
-        over = {cause for cause, stands in ((STOPPED, stopped), (HELD, held)) if not stands}
-        await self._alerts.clear_where(fleet, over.__contains__, "rollout-")
+        over = frozenset(cause for cause, stands in ((STOPPED, stopped), (HELD, held)) if not stands)
         on_the_way = ", ".join(each.server for each in rollout.taken) or "nobody"
-        return f"rollout {rollout.number} is {rollout.state}, {on_the_way} on the way"
+        return Looked(f"rollout {rollout.number} is {rollout.state}, {on_the_way} on the way", over)
 
     async def _look(self, view: View, rollout: Rollout | None) -> Scene:
         fleet = view.fleet.fleet

@@ -23,7 +23,7 @@ from shared.messages import (
 from shared.names import TERMINATE_HOOK
 from shared.outcome import Done, Outcome
 from shared.records import pointer_key
-from shared.sweeps import Sweeps
+from shared.sweeps import Looked, Sweeps
 
 Request = (
     ImageReady | ImageRollbackRequested | ImagePinRequested | ServerReady | ReleaseSetRequested | ReleaseUndoRequested
@@ -99,12 +99,13 @@ class Registry:
         parts = key.split("/")
         if len(parts) != 3 or key != pointer_key(parts[1]):
             return Done("no pointer was written")
-        fleet = await self._fleets.get(parts[1])
-        await self._images.sweep(fleet)
-        return Done(f"looked at the pointer of {fleet.fleet}")
+        return await self._sweeps.one(parts[1], self._look_at_pointer)
 
-    async def _sweep(self, name: str) -> str:
+    async def _look_at_pointer(self, name: str) -> Looked:
+        over = await self._images.sweep(await self._fleets.get(name))
+        return Looked(f"looked at the pointer of {name}", over)
+
+    async def _sweep(self, name: str) -> Looked:
         fleet = await self._fleets.get(name)
         await self._members.sweep(fleet)
-        await self._images.sweep(fleet)
-        return "its members and its pointer were looked at"
+        return Looked("its members and its pointer were looked at", await self._images.sweep(fleet))

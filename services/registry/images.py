@@ -107,16 +107,17 @@ class Images:
 
         return await self._moved(fleet, choose)
 
-    async def sweep(self, fleet: Fleet) -> None:
+    async def sweep(self, fleet: Fleet) -> frozenset[str]:
         """Adopt an edit by hand, finish what was cut off, promote what was missed, repair the launch template.
 
         After so many launches in a row that failed for the image's sake, the pointer goes back by itself, once.
+        Return the causes of alerts that are over.
         """
         name = fleet.fleet
         try:
             found = await self._settled(fleet)
         except Unreadable:
-            return
+            return frozenset()
         await self._revert(fleet, found)
         image = newest(await self._images(fleet), name)
         bake = await self._documents.get(Bake, bake_key(name, image.tags[BAKE_TAG])) if image else None
@@ -125,10 +126,10 @@ class Images:
             if isinstance(await promote(in_force(found)), Move):
                 await self._moved(fleet, promote)
                 found = await self._pointers.look(name)
-        if found.pointer is not None and standing(found) == "settled":
-            await self._align(name, found.pointer)
-            over = {ALERT} if found.pointer.request.startswith(REVERT) else {ALERT, REVERTED}
-            await self._alerts.clear_where(name, over.__contains__)
+        if found.pointer is None or standing(found) != "settled":
+            return frozenset()
+        await self._align(name, found.pointer)
+        return frozenset({ALERT} if found.pointer.request.startswith(REVERT) else {ALERT, REVERTED})
 
     async def _images(self, fleet: Fleet) -> list[Image]:
         return [self._lasting(fleet, image) for image in await self._servers.images(fleet.fleet)]

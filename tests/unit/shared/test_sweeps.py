@@ -9,7 +9,7 @@ from shared.documents import CorruptDocument
 from shared.fleets import UnknownFleet
 from shared.messages import AlertCleared, AlertRaised
 from shared.outcome import Done
-from shared.sweeps import Sweeps
+from shared.sweeps import Looked, Sweeps
 from tests.unit.services.making import Stage, fleet
 
 
@@ -24,11 +24,11 @@ class Fleets(Stage):
         self.looked: list[str] = []
         self.sweeps = Sweeps(self.alerts, self.fleets, "registry")
 
-    async def look(self, name: str) -> str:
+    async def look(self, name: str) -> Looked:
         self.looked.append(name)
         if name in self.trouble:
             raise self.trouble[name]
-        return "fine"
+        return Looked("fine", frozenset({"mended"}))
 
     def alerted(self) -> list[tuple[str, str]]:
         return [(each.fleet, each.cause) for each in self.world.publisher.of(AlertRaised)]
@@ -94,3 +94,22 @@ async def test_a_denied_call_calls_a_person_until_one_is_not_denied() -> None:
     fleets.trouble.clear()
     await fleets.sweeps.some(None, fleets.look)
     assert [each.cause for each in fleets.world.publisher.of(AlertCleared)] == ["registry-denied"]
+
+
+async def test_what_a_look_finds_to_be_over_is_cleared_with_one_request_that_finds_what_stands() -> None:
+    fleets = Fleets()
+    for cause in ("mended", "another"):
+        await fleets.alerts.raise_alert("a", cause, "bad", "mend it")
+    fleets.world.objects.calls.clear()
+    await fleets.sweeps.one("a", fleets.look)
+    assert [each.cause for each in fleets.world.publisher.of(AlertCleared)] == ["mended"]
+    assert len(fleets.world.objects.called("etags")) == 1
+    assert len(fleets.world.objects.called("get")) == 1
+
+
+async def test_a_look_that_fails_leaves_all_alerts_standing() -> None:
+    fleets = Fleets(a=Throttled("slow down"))
+    await fleets.alerts.raise_alert("a", "mended", "bad", "mend it")
+    with pytest.raises(Throttled):
+        await fleets.sweeps.one("a", fleets.look)
+    assert not fleets.world.publisher.of(AlertCleared)

@@ -178,7 +178,7 @@ def test_what_a_bake_needs_is_said() -> None:
     assert decide(sight(**built)) == Snapshot(BUILDER.server, "the full plan has run")
     assert decide(sight(**built, image=None)) == Wait(2, f"EC2 does not show {IMAGE.image} yet")
     made = replace(IMAGE, state="pending")
-    assert decide(sight(**built, image=made)) == Wait(10, f"{IMAGE.image} is being made")
+    assert decide(sight(**built, image=made)) == Wait(60, f"{IMAGE.image} is being made")
     prove = Launch("prover", IMAGE.image, f"{IMAGE.image} is available, and unproven")
     assert decide(sight(**built, image=IMAGE)) == prove
     assert decide(sight(**built, image=IMAGE, prover=None)) == Wait(2, "EC2 does not show the prover yet")

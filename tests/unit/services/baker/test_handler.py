@@ -316,17 +316,26 @@ async def test_a_bake_whose_message_came_to_nothing_is_taken_further_by_sweeps_a
     assert not world.publisher.of(ImageBakeRequested), "a sweep asks for no bake"
 
 
-async def test_events_take_the_bake_further_at_once_and_keep_looking_until_the_next_run(
-    world: FleetWorld, agent: Path
+async def not_yet(_: str) -> bool:
+    """Say that a server is not connected."""
+    return False
+
+
+async def test_events_take_the_bake_further_at_once_and_keep_looking_at_what_nobody_tells_the_end_of(
+    world: FleetWorld, agent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The request's own message waits for a run, or an image; a boot has no end that AWS tells of."""
     await make(world, agent).handle(REQUEST)
     changed = CommandChanged(world.commands.sent[0].command, world.commands.sent[0].server, "Success")
-    assert isinstance(await make(world, agent).handle(changed), Done)  # the request's own message waits for the run
+    assert isinstance(await make(world, agent).handle(changed), Done)
     world.report(world.commands.sent[0], "ok", FULL)
-    assert isinstance(await make(world, agent).handle(changed), LookAgain)
+    assert isinstance(await make(world, agent).handle(changed), Done)
     [image] = world.servers.stored
     images_come(world)
     available = ImageStateChanged(image, "available", "")
+    with monkeypatch.context() as booting:
+        booting.setattr(world.commands, "online", not_yet)
+        assert isinstance(await make(world, agent).handle(available), LookAgain)
     assert isinstance(await make(world, agent).handle(available), Done)
     assert len(of_role(world, "prover")) == 1
 
@@ -416,10 +425,7 @@ async def test_a_builder_and_a_prover_that_die_are_replaced_and_the_bake_is_made
 async def test_a_bake_whose_servers_never_connect_fails_within_an_hour_or_so_and_says_so(
     world: FleetWorld, agent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def online(_: str) -> bool:
-        return False
-
-    monkeypatch.setattr(world.commands, "online", online)
+    monkeypatch.setattr(world.commands, "online", not_yet)
     await play(world, agent, tries=500)
     record = await bake(world)
     assert (record.stage, len(of_role(world, "builder"))) == ("failed", 3)
