@@ -52,7 +52,8 @@ class Coalescer(Generic[K, A, R]):
 
     async def ask(self, about: K, asked: A) -> R:
         """Be served with the others; raises what befell the batch, or this one in it."""
-        line, ours = self._line(about), _Asker[A, R](asked)
+        line = self._line(about)
+        ours: _Asker[A, R] = _Asker(asked)
         line.waiting.append(ours)
         try:
             async with line.lock:

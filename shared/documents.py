@@ -173,7 +173,8 @@ class Documents:
 
     def _decide_all(self, old: R | None, decisions: Sequence[_Decide[R]]) -> tuple[R | None, list[_Outcome[R]]]:
         """Let each decision see what those before it came to, as if each had been written."""
-        now, outcomes = old, list[_Outcome[R]]()
+        now = old
+        outcomes: list[_Outcome[R]] = []
         for decide in decisions:
             try:
                 new = decide(now)

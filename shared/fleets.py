@@ -14,6 +14,8 @@ from shared.fleet import Fleet
 from shared.ids import FLEET_PATTERN
 from shared.records import config_key
 
+_NAME = re.compile(FLEET_PATTERN)
+
 
 class UnknownFleet(Exception):
     """Nobody described a fleet of this name; the message is a sentence for the person who asked."""
@@ -63,4 +65,4 @@ class Fleets:
 
 
 def _is_name(text: str) -> bool:
-    return re.fullmatch(FLEET_PATTERN, text) is not None
+    return _NAME.fullmatch(text) is not None
