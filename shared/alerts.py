@@ -82,10 +82,11 @@ class Alerts:
 
     async def clear_all(self, fleet: str, causes: Collection[str]) -> None:
         """Clear the alerts of these causes that stand: one request finds out which. Raises as ``clear``."""
-        if len(causes) > 1:
-            await self.clear_where(fleet, causes.__contains__)
-        for cause in causes if len(causes) == 1 else ():
+        if len(causes) == 1:
+            [cause] = causes
             await self.clear(fleet, cause)
+        else:
+            await self.clear_where(fleet, causes.__contains__)
 
     async def clear_where(self, fleet: str, over: Callable[[str], bool], prefix: str = "") -> None:
         """Clear the fleet's alerts whose cause begins with ``prefix`` and is over. One listing finds what stands.

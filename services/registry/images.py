@@ -118,18 +118,16 @@ class Images:
             found = await self._settled(fleet)
         except Unreadable:
             return frozenset()
-        await self._revert(fleet, found)
-        image = newest(await self._images(fleet), name)
-        bake = await self._documents.get(Bake, bake_key(name, image.tags[BAKE_TAG])) if image else None
-        if image is not None and bake is not None and (bake.stage, bake.image) == ("ready", image.image):
-            promote = self._promotion_of(bake, image.image)
-            if isinstance(await promote(in_force(found)), Move):
-                await self._moved(fleet, promote)
-                found = await self._pointers.look(name)
+        if await self._revert(fleet, found) or await self._promote(fleet, found):
+            found = await self._pointers.look(name)
         if found.pointer is None or standing(found) != "settled":
             return frozenset()
         await self._align(name, found.pointer)
-        return frozenset({ALERT} if found.pointer.request.startswith(REVERT) else {ALERT, REVERTED})
+        if not found.pointer.request.startswith(REVERT):
+            return frozenset({ALERT, REVERTED})
+        reason = f"{name} launches from {found.pointer.image}, {found.pointer.reason}"
+        await self._alerts.raise_alert(name, REVERTED, reason, show_command(failures_key(name)))
+        return frozenset({ALERT})
 
     async def _images(self, fleet: Fleet) -> list[Image]:
         return [self._lasting(fleet, image) for image in await self._servers.images(fleet.fleet)]
@@ -141,25 +139,40 @@ class Images:
     def _lasting(self, fleet: Fleet, image: Image) -> Image:
         return lasting(image, fleet.policies.retention.quarantine_hours, self._clock.now())
 
-    async def _revert(self, fleet: Fleet, found: Found) -> None:
-        """Take a bad image's proof away and go back; in this order, so that nothing promotes it again."""
+    async def _revert(self, fleet: Fleet, found: Found) -> bool:
+        """Take a bad image's proof away and go back; in this order, so that nothing promotes it again.
+
+        False where no image is to blame, or there is none to go back to. A look that has done it promotes nothing: EC2
+        may still show the proof.
+        """
         name, pointer = fleet.fleet, found.pointer
         failures = await self._documents.get(Failures, failures_key(name))
         if pointer is None or pointer.bake is None or failures is None:
-            return
+            return False
         bake = await self._documents.get(Bake, bake_key(name, pointer.bake))
         reason = to_blame(pointer, bake, failures, fleet.policies.launch.tries)
         if reason is None or isinstance(await self._way_back(fleet, pointer, reason), Keep):
-            return
+            return False
         await self._servers.tag(pointer.image, {PROVEN_TAG: "false"})
 
         async def choose(now: Found) -> Move | Keep:
             same = now.pointer is not None and now.pointer.image == pointer.image
             return await self._way_back(fleet, pointer, reason) if same else Keep("somebody moved the pointer")
 
-        done = await self._moved(fleet, choose)
-        command = show_command(bake_key(name, pointer.bake))
-        await self._alerts.raise_alert(name, REVERTED, f"{pointer.image}: {reason}; {done.why}", command)
+        await self._moved(fleet, choose)
+        return True
+
+    async def _promote(self, fleet: Fleet, found: Found) -> bool:
+        """Promote the newest image whose message was missed; False where there is none."""
+        image = newest(await self._images(fleet), fleet.fleet)
+        bake = await self._documents.get(Bake, bake_key(fleet.fleet, image.tags[BAKE_TAG])) if image else None
+        if image is None or bake is None or (bake.stage, bake.image) != ("ready", image.image):
+            return False
+        promote = self._promotion_of(bake, image.image)
+        if not isinstance(await promote(in_force(found)), Move):
+            return False
+        await self._moved(fleet, promote)
+        return True
 
     async def _way_back(self, fleet: Fleet, pointer: Pointer, reason: str) -> Move | Keep:
         images = {image.image: image for image in await self._images(fleet)}

@@ -14,7 +14,7 @@ from services.reconciler.rollouts import Rollouts
 from shared.cloud import Group, GroupMember
 from shared.documents import Documents
 from shared.fleet import Fleet
-from shared.messages import AlertRaised, MembershipChanged, RolloutChanged, Tick
+from shared.messages import AlertCleared, AlertRaised, MembershipChanged, RolloutChanged, Tick
 from shared.outcome import LookAgain
 from shared.records import (
     FleetStatus,
@@ -255,10 +255,12 @@ async def test_a_release_whose_rollout_stopped_without_blame_is_rolled_out_when_
     world = await serving()
     play = await begin(world, agent, breaks("monolith 1", "monolith 2"))
     assert (await rollout(world)).state == "stopped"
+    assert [each.cause for each in world.publisher.of(AlertRaised)] == ["rollout-stopped"]
     play.answer = breaks()
     _, changed = await world.components.set("web", "monolith", "2", by="ada")
     assert changed
     await play.run()
+    assert [each.cause for each in world.publisher.of(AlertCleared)] == ["rollout-stopped"]
     again = await rollout(world)
     assert (again.number, again.state) == (2, "running")
     assert [each.server for each in again.taken] == [SERVERS[1]], "it waits for the group to replace the first"

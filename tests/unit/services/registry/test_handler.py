@@ -346,6 +346,16 @@ async def test_an_edit_that_names_no_fit_image_is_alerted_once_and_the_template_
     assert [each.image for each in chain(world)] == [A, B, A]
 
 
+async def test_the_alert_of_a_pointer_that_cannot_be_read_is_over_once_it_is_as_it_was(world: FleetWorld) -> None:
+    await promoted(world, A, B)
+    good, world.objects.bodies[pointer_key("web")] = world.objects.bodies[pointer_key("web")], b"spoilt"
+    await make(world).handle(Tick())
+    assert causes(world.publisher.of(AlertRaised)) == ["pointer"]
+    world.objects.bodies[pointer_key("web")] = good
+    await make(world).handle(EDITED)
+    assert causes(world.publisher.of(AlertCleared)) == ["pointer"]
+
+
 @pytest.mark.fault(3)
 async def test_an_edit_of_a_pointer_that_a_killed_registry_had_yet_to_record_is_no_write_of_its_own(
     world: FleetWorld,
@@ -685,14 +695,52 @@ async def test_an_image_from_which_launches_fail_loses_its_proof_and_the_pointer
 ) -> None:
     await promoted(world, A, B, C)
     await failed_from(world, C, {})
-    for _ in range(2):
-        await make(world).handle(Tick())
+    await make(world).handle(Tick())
+    assert template(world) == B
+    await make(world).handle(Tick())
     assert [each.image for each in chain(world)] == [A, B, C, B]
     assert template(world) == B
-    assert causes(world.publisher.of(AlertRaised)) == ["image-reverted"]
+    [alert] = world.publisher.of(AlertRaised)
+    assert alert.cause == "image-reverted"
+    assert f"web launches from {B}, reverted from {C}: 3 launches in a row failed from it" in alert.reason
     await failed_from(world, B, {})
     await make(world).handle(Tick())
     assert (await pointer(world)).image == B
+
+
+async def revert_killed(number: int, *, applied: bool) -> tuple[FleetWorld, int]:
+    """Kill the registry at a call that it makes for a tick that finds an image from which launches fail."""
+    world = FleetWorld()
+    await promoted(world, A, B, C)
+    await failed_from(world, C, {})
+    with killed_at(world, number, applied=applied) as calls:
+        await play(world, Tick())
+        return world, calls()
+
+
+@pytest.mark.fault(18, 21)
+@pytest.mark.parametrize("applied", [False, True])
+async def test_killed_at_any_call_going_back_from_an_image_is_done_once_and_told(applied: bool) -> None:
+    _, calls = await revert_killed(0, applied=applied)
+    for number in range(1, calls + 1):
+        world, _ = await revert_killed(number, applied=applied)
+        assert [each.image for each in chain(world)] == [A, B, C, B], number
+        assert template(world) == B, number
+        assert {each.cause for each in world.publisher.of(AlertRaised)} == {"image-reverted"}, number
+        assert len({each.id for each in world.publisher.of(AlertRaised)}) == 1, number
+
+
+async def test_the_alert_of_an_image_that_was_gone_back_from_stands_until_somebody_moves_the_pointer(
+    world: FleetWorld,
+) -> None:
+    await promoted(world, A, B, C)
+    await failed_from(world, C, {})
+    for _ in range(2):
+        await make(world).handle(Tick())
+    assert not world.publisher.of(AlertCleared)
+    await make(world).handle(ImageRollbackRequested(time=world.now, fleet="web", to=A, by="ada"))
+    await make(world).handle(Tick())
+    assert causes(world.publisher.of(AlertCleared)) == ["image-reverted"]
 
 
 @pytest.mark.parametrize(
