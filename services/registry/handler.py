@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.registry.images import Images
+from services.registry.images import Images, over
 from services.registry.members import Members
 from services.registry.releases import ReleaseRequests
 from shared.events import Incoming, LifecycleAction, ObjectChanged
@@ -102,10 +102,12 @@ class Registry:
         return await self._sweeps.one(parts[1], self._look_at_pointer)
 
     async def _look_at_pointer(self, name: str) -> Looked:
-        over = await self._images.sweep(await self._fleets.get(name))
-        return Looked(f"looked at the pointer of {name}", over)
+        pointer = await self._images.sweep(await self._fleets.get(name))
+        return Looked(f"looked at the pointer of {name}", over(pointer))
 
     async def _sweep(self, name: str) -> Looked:
         fleet = await self._fleets.get(name)
         await self._members.sweep(fleet)
-        return Looked("its members and its pointer were looked at", await self._images.sweep(fleet))
+        pointer = await self._images.sweep(fleet)
+        await self._images.tell(name, pointer)  # by the tick alone: looks at the same time would call people twice
+        return Looked("its members and its pointer were looked at", over(pointer))

@@ -48,6 +48,13 @@ REVERTED = "image-reverted"
 Decide = Callable[[Found], Awaitable[Move | Keep | Refuse]]
 
 
+def over(pointer: Pointer | None) -> frozenset[str]:
+    """Return the causes of alerts that are not to stand while the pointer is there. Pure."""
+    if pointer is None:
+        return frozenset()
+    return frozenset({ALERT} if pointer.request.startswith(REVERT) else {ALERT, REVERTED})
+
+
 class Unreadable(Exception):
     """The pointer cannot be read; a person was called."""
 
@@ -107,27 +114,29 @@ class Images:
 
         return await self._moved(fleet, choose)
 
-    async def sweep(self, fleet: Fleet) -> frozenset[str]:
+    async def sweep(self, fleet: Fleet) -> Pointer | None:
         """Adopt an edit by hand, finish what was cut off, promote what was missed, repair the launch template.
 
         After so many launches in a row that failed for the image's sake, the pointer goes back by itself, once.
-        Return the causes of alerts that are over.
+        Return the pointer, where it stands and has taken effect.
         """
         name = fleet.fleet
         try:
             found = await self._settled(fleet)
         except Unreadable:
-            return frozenset()
+            return None
         if await self._revert(fleet, found) or await self._promote(fleet, found):
             found = await self._pointers.look(name)
         if found.pointer is None or standing(found) != "settled":
-            return frozenset()
+            return None
         await self._align(name, found.pointer)
-        if not found.pointer.request.startswith(REVERT):
-            return frozenset({ALERT, REVERTED})
-        reason = f"{name} launches from {found.pointer.image}, {found.pointer.reason}"
-        await self._alerts.raise_alert(name, REVERTED, reason, show_command(failures_key(name)))
-        return frozenset({ALERT})
+        return found.pointer
+
+    async def tell(self, fleet: str, pointer: Pointer | None) -> None:
+        """Call a person for as long as the pointer is where an automatic revert led."""
+        if pointer is not None and pointer.request.startswith(REVERT):
+            reason = f"{fleet} launches from {pointer.image}, {pointer.reason}"
+            await self._alerts.raise_alert(fleet, REVERTED, reason, show_command(failures_key(fleet)))
 
     async def _images(self, fleet: Fleet) -> list[Image]:
         return [self._lasting(fleet, image) for image in await self._servers.images(fleet.fleet)]
