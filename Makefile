@@ -29,7 +29,7 @@ test: .venv/ready
 simulate: .venv/ready
 	@$(PYTHON) -m tests.simulation 1 --seeds 200
 
-## make soak    fifty times thirty days of it: hours
+## make soak    fifty times thirty days of it: an hour on two cores
 soak: .venv/ready
 	@$(PYTHON) -m tests.simulation 1 --seeds 50 --days 30
 
@@ -37,7 +37,7 @@ soak: .venv/ready
 check: .venv/ready
 	@sh deploy/check.sh
 
-## make sweep   strike every workflow at every await and every change (tests take a sample; about an hour)
+## make sweep   strike every workflow at every await and every change (tests take a sample; twenty-five minutes)
 sweep: .venv/ready
 	@SWEEP_SAMPLE=0 $(PYTHON) -m pytest -n 2 tests/simulation/test_sweep.py
 
