@@ -7,7 +7,7 @@ PYTHON := .venv/bin/python
 help:
 	@sed -n 's/^## //p' Makefile
 
-## make demo    watch a fleet heal itself: the whole story on this machine, three to five minutes
+## make demo    watch a fleet heal itself: the whole story on this machine, three to seven minutes by the machine
 demo: .venv/ready
 	@$(PYTHON) -m ops demo
 
